@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch_geometric.data import Data
+
+View = Callable[[Data], Data]  # of a graph or of a whole Batch
 
 
 class Method(nn.Module):

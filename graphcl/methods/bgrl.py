@@ -1,0 +1,50 @@
+"""BGRL: predict, from the nodes of one view, a momentum encoder's nodes of the other; no negatives.
+
+Paper:   Thakoor et al., 2022, "Large-Scale Representation Learning on Graphs via Bootstrapping", arXiv:2102.06514, eq. 3
+Loss:    graphcl/objectives/bootstrap.py, in both directions
+Config:  configs/bgrl.yaml
+Differs: the target encoder starts as a copy of the encoder; the authors' code draws it anew.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphcl.heads import mlp
+from graphcl.methods.method import Method, View
+from graphcl.methods.rows import matched, seeds
+from graphcl.momentum import cosine_momentum, ema_update
+from graphcl.objectives import bootstrap
+
+
+class BGRL(Method):
+    """momentum is the EMA factor at the start; it rises to 1 along a cosine."""
+
+    levels = ("node",)
+
+    def __init__(
+        self, encoder: nn.Module, view1: View, view2: View, *, pred_hidden: int = 512, momentum: float = 0.99
+    ) -> None:
+        super().__init__()
+        self.encoder, self.view1, self.view2, self.momentum = encoder, view1, view2, momentum
+        self.predict = mlp(encoder.out_dim, pred_hidden, encoder.out_dim, activation="prelu")
+        self.target = copy.deepcopy(encoder).requires_grad_(False)
+
+    def loss(self, data: Data, group: str = "model") -> dict[str, Tensor]:
+        data1, data2 = self.view1(data), self.view2(data)
+        p1, p2 = self.predict(self.encode(data1)), self.predict(self.encode(data2))  # [N, D]
+        with torch.no_grad():
+            t1, t2 = seeds(self.target(data1), data1), seeds(self.target(data2), data2)
+        p1, t2, _ = matched(p1, data1, t2, data2)
+        p2, t1, _ = matched(p2, data2, t1, data1)
+        return {"loss": bootstrap(p1, t2) + bootstrap(p2, t1)}
+
+    def encode(self, data: Data) -> Tensor:
+        return seeds(self.encoder(data), data)
+
+    def after_step(self, progress: float) -> None:
+        ema_update(self.target, self.encoder, cosine_momentum(progress, self.momentum))

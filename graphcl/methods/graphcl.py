@@ -1,0 +1,52 @@
+"""GraphCL: contrast the graphs of a batch in two augmented views.
+
+Paper:   You et al., 2020, "Graph Contrastive Learning with Augmentations", NeurIPS, arXiv:2010.13902
+Loss:    graphcl/objectives/infonce.py: infonce (default), ntxent, or graphcl_code, the form of the authors' code
+Config:  configs/graphcl.yaml
+Differs: the default objective keeps the positive in the denominator and contrasts in both directions; the authors'
+         code leaves the positive out and goes from view 1 to view 2 only (`objective: graphcl_code`).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphcl.distributed import gather, gather_views
+from graphcl.heads import mlp
+from graphcl.methods.method import Method, View
+from graphcl.objectives import graphcl_code, infonce, ntxent
+
+
+class GraphCL(Method):
+    """encoder and readout give [B, D]; view1 and view2 augment the whole batch; tau is the temperature."""
+
+    levels = ("graph",)
+    contrasts_batch = True
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        readout: nn.Module,
+        view1: View,
+        view2: View,
+        *,
+        proj_dim: int | None = None,
+        tau: float = 0.2,
+        objective: str = "infonce",
+    ) -> None:
+        super().__init__()
+        self.encoder, self.readout, self.view1, self.view2 = encoder, readout, view1, view2
+        self.project = mlp(encoder.out_dim, proj_dim or encoder.out_dim, proj_dim or encoder.out_dim)
+        self.tau, self.objective = tau, objective
+
+    def loss(self, data: Data, group: str = "model") -> dict[str, Tensor]:
+        z1 = self.project(self.encode(self.view1(data)))  # [B, P]
+        z2 = self.project(self.encode(self.view2(data)))  # [B, P]
+        if self.objective == "graphcl_code":
+            return {"loss": graphcl_code(gather(z1)[0], gather(z2)[0], self.tau)}
+        contrast = {"infonce": infonce, "ntxent": ntxent}[self.objective]
+        return {"loss": contrast(z1, z2, self.tau, **gather_views(z1, z2))}
+
+    def encode(self, data: Data) -> Tensor:
+        return self.readout(self.encoder(data), data)

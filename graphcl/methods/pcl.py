@@ -1,0 +1,133 @@
+"""PCL: InfoNCE with a queue, plus contrast with cluster prototypes that k-means finds anew each epoch (EM).
+
+Paper:   Li et al., 2021, "Prototypical Contrastive Learning of Unsupervised Representations", arXiv:2005.04966,
+         eq. 11 (ProtoNCE) and eq. 12 (concentration phi)
+Loss:    graphcl/objectives/infonce.py, queue_infonce, and proto_nce below
+Config:  configs/pcl.yaml
+Differs: every other prototype is a negative, the paper samples r of them (its sets have 25,000 clusters and more);
+         k-means is scikit-learn's; empty slots and own ids of the queue are left out, as in moco.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphcl.distributed import gather, gather_ids
+from graphcl.heads import mlp
+from graphcl.methods.method import Method, View
+from graphcl.methods.rows import item_ids, matched, pooled
+from graphcl.momentum import FeatureQueue, ema_update
+from graphcl.objectives import queue_infonce
+
+
+class PCL(Method):
+    """num_items is the number of graphs (with a readout) or nodes in the data; clusters are the k of each k-means."""
+
+    levels = ("graph", "node")
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        view1: View,
+        view2: View,
+        num_items: int,
+        readout: nn.Module | None = None,
+        *,
+        proj_dim: int = 128,
+        clusters: Sequence[int] = (10, 20, 40),
+        warmup_epochs: int = 5,
+        queue: int = 1024,
+        momentum: float = 0.999,
+        tau: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if max(clusters) > num_items:
+            raise ValueError(f"clusters must be at most the {num_items} items of the data, got {max(clusters)}")
+        self.encoder, self.readout, self.view1, self.view2 = encoder, readout, view1, view2
+        self.project = mlp(encoder.out_dim, encoder.out_dim, proj_dim)
+        self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.key_project = copy.deepcopy(self.project).requires_grad_(False)
+        self.queue = FeatureQueue(queue, proj_dim)
+        self.clusters, self.warmup_epochs, self.momentum, self.tau = tuple(clusters), warmup_epochs, momentum, tau
+        self.register_buffer("found", torch.zeros(()))  # 1 once there are prototypes
+        self.register_buffer("assigned", torch.zeros(len(clusters), num_items, dtype=torch.long))
+        self.register_buffer("centroids", torch.zeros(sum(clusters), proj_dim))
+        self.register_buffer("phi", torch.ones(sum(clusters)))
+        self.fresh: list[tuple[Tensor, Tensor]] = []  # keys and ids of this step, enqueued after it
+
+    def loss(self, data: Data, group: str = "model") -> dict[str, Tensor]:
+        data1, data2 = self.view1(data), self.view2(data)
+        q = self.project(pooled(self.encoder(data1), data1, self.readout))
+        with torch.no_grad():
+            k = self.key_project(pooled(self.key_encoder(data2), data2, self.readout))
+        q, k, ids = matched(q, data1, k, data2, self.readout)
+        self.fresh.append((gather(k)[0], gather_ids(ids)))
+        instance = queue_infonce(q, k, self.queue.items, self.tau, ids=ids, queue_ids=self.queue.ids)
+        parts = [
+            proto_nce(q, centroids, phi, assigned[ids])
+            for centroids, phi, assigned in zip(
+                self.centroids.split(self.clusters), self.phi.split(self.clusters), self.assigned, strict=True
+            )
+        ]
+        proto = torch.stack(parts).mean() * self.found
+        return {"loss": instance + proto, "instance": instance, "proto": proto}
+
+    def encode(self, data: Data) -> Tensor:
+        return pooled(self.encoder(data), data, self.readout)
+
+    def after_step(self, progress: float) -> None:
+        for keys, ids in self.fresh:
+            self.queue.enqueue(keys, ids)
+        self.fresh.clear()
+        ema_update(self.key_encoder, self.encoder, self.momentum)
+        ema_update(self.key_project, self.project, self.momentum)
+
+    @torch.no_grad()
+    def before_epoch(self, loader: Iterable[Data], epoch: int) -> None:
+        """The E-step: cluster the momentum embeddings of all items."""
+        if epoch < self.warmup_epochs:
+            return
+        features = torch.zeros(self.assigned.shape[1], self.centroids.shape[1], device=self.centroids.device)
+        training = self.training
+        self.eval()
+        for data in loader:
+            z = self.key_project(pooled(self.key_encoder(data), data, self.readout))
+            features[item_ids(data, self.readout)] = F.normalize(z.float(), dim=-1)
+        self.train(training)
+        cpu = features.cpu()
+        for row, (k, centroids, phi) in enumerate(
+            zip(self.clusters, self.centroids.split(self.clusters), self.phi.split(self.clusters), strict=True)
+        ):
+            seed = int(torch.randint(2**31 - 1, ()))
+            labels = KMeans(k, n_init=5, max_iter=20, random_state=seed).fit_predict(cpu.numpy())
+            assigned = torch.from_numpy(labels).long()
+            centre = torch.zeros(k, cpu.shape[1]).index_add_(0, assigned, cpu)
+            centre = centre / assigned.bincount(minlength=k).clamp(min=1)[:, None]
+            self.assigned[row] = assigned.to(features.device)
+            centroids.copy_(F.normalize(centre, dim=-1))
+            phi.copy_(concentration(cpu, centre, assigned, self.tau))
+        self.found.fill_(1)
+
+
+def proto_nce(q: Tensor, centroids: Tensor, phi: Tensor, assigned: Tensor) -> Tensor:
+    """-log exp(q.c_s / phi_s) / sum_j exp(q.c_j / phi_j), mean over q [N, D]; centroids [k, D], phi [k], assigned [N]."""
+    logits = F.normalize(q.float(), dim=-1) @ centroids.T / phi
+    return F.cross_entropy(logits, assigned)
+
+
+def concentration(features: Tensor, centre: Tensor, assigned: Tensor, tau: float) -> Tensor:
+    """phi [k] of eq. 12: mean distance to the centre / log(n + 10), clipped to its 10 to 90 percentile, scaled to mean tau."""
+    k = len(centre)
+    distance = (features - centre[assigned]).norm(dim=-1)
+    count = assigned.bincount(minlength=k)
+    phi = torch.zeros(k).index_add_(0, assigned, distance) / count.clamp(min=1) / (count + 10).log()
+    phi = torch.where(count > 1, phi, phi.max())  # a cluster of one is no evidence of a tight cluster
+    phi = phi.clamp(float(phi.quantile(0.1)), float(phi.quantile(0.9)))
+    return tau * phi / phi.mean().clamp(min=1e-12) if phi.max() > 0 else torch.full((k,), tau)

@@ -1,0 +1,39 @@
+"""Which rows of an embedding stand for what: the nodes that two views share, and the ids of nodes and graphs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+
+
+def seeds(h: Tensor, data: Data) -> Tensor:
+    """h [N, D] without the rows of a neighbour sample that are context only; its first `batch_size` nodes are the seeds."""
+    return h[: data.batch_size] if is_sample(data) else h
+
+
+def is_sample(data: Data) -> bool:
+    """Whether data is a neighbour-sampled piece of a graph. (A Batch has a `batch_size` of its own, its graph count.)"""
+    return not isinstance(data, Batch) and "batch_size" in data
+
+
+def pooled(h: Tensor, data: Data, readout: nn.Module | None) -> Tensor:
+    """Graph embeddings [B, D] under a readout; else the node embeddings of the seeds."""
+    return readout(h, data) if readout is not None else seeds(h, data)
+
+
+def item_ids(data: Data, readout: nn.Module | None) -> Tensor:
+    """Data-set-wide ids of the rows that `pooled` gives: graph_id [B] or n_id [N]."""
+    return data.graph_id if readout is not None else seeds(data.n_id, data)
+
+
+def matched(z1: Tensor, data1: Data, z2: Tensor, data2: Data, readout: nn.Module | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of what both views have, in the same order, and their ids [M].
+
+    z1 and z2 are what `pooled` gave. Graphs and seeds are never dropped; of other nodes a view may lack some.
+    """
+    ids = item_ids(data1, readout)
+    if readout is not None or is_sample(data1) or data1.n_id is data2.n_id:  # a view that drops no node keeps the tensor
+        return z1, z2, ids
+    in_both1, in_both2 = torch.isin(data1.n_id, data2.n_id), torch.isin(data2.n_id, data1.n_id)
+    return z1[in_both1], z2[in_both2], ids[in_both1]
