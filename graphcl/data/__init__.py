@@ -1,0 +1,1 @@
+"""Data: names, stores, sources, splits, loaders. Importing the package itself loads no torch."""
