@@ -1,0 +1,27 @@
+"""Shared by all tests: helpers beside this file are importable, one thread, a fixed seed, and the path of the real data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def graphcl_data() -> Path:
+    """Root of the raw public data sets; read-only."""
+    root = os.environ.get("GRAPHCL_DATA")
+    if not root:
+        pytest.skip("needs real data sets: set GRAPHCL_DATA to the folder that holds TUDataset/, Planetoid/, ...")
+    return Path(root)

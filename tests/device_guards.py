@@ -1,0 +1,79 @@
+"""Prove without a GPU that code stays on one device: every tensor is fake and lies on `meta`, and what would copy to the host raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+T = TypeVar("T")
+
+FACTORIES = {
+    getattr(torch, name)
+    for name in (
+        "arange empty eye full linspace logspace ones rand randint randn randperm scalar_tensor tensor "
+        "tril_indices triu_indices zeros"
+    ).split()
+}
+
+
+class StrayTensor(AssertionError):
+    """A tensor was made without `device=`, or copied to the host."""
+
+
+class _NoHostSync(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise StrayTensor("a value was read from the device (.item(), .tolist(), bool(tensor), int(tensor))")
+        if func is torch.ops.aten._to_copy.default and torch.device(kwargs.get("device") or "meta").type == "cpu":
+            raise StrayTensor("a tensor was copied to the CPU")
+        return func(*args, **kwargs)
+
+
+class _NoStrayFactory(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in FACTORIES and kwargs.get("device") is None:
+            raise StrayTensor(f"torch.{func.__name__} was called without device=")
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def device_clean() -> Iterator[FakeTensorMode]:
+    """Within it a host sync, a factory without `device=`, and a mix of devices raise.
+
+    What a data-dependent size needs (`nonzero`, masks) is allowed. Bring the inputs in with `to_meta(value, mode)`; build BatchNorm modules
+    before. Values are never computed, so nothing can be asserted about them, only about shapes, types and devices.
+    """
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    with mode, _NoHostSync(), _NoStrayFactory():
+        yield mode
+
+
+def to_meta(value: T, mode: FakeTensorMode) -> T:
+    """Fake copy on `meta` of a tensor, a PyG Data or Batch (slice tables stay where PyG keeps them), or, in place, a module."""
+
+    def fake(tensor: Tensor) -> Tensor:
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(fake(tensor.data), requires_grad=tensor.requires_grad)
+        return mode.from_tensor(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"))
+
+    with torch.utils._python_dispatch._disable_current_modes():
+        if isinstance(value, Tensor):
+            return fake(value)  # type: ignore[return-value]
+        if isinstance(value, nn.Module):
+            for module in value.modules():
+                for name, parameter in module._parameters.items():
+                    module._parameters[name] = None if parameter is None else fake(parameter)  # type: ignore[assignment]
+                for name, buffer in module._buffers.items():
+                    module._buffers[name] = None if buffer is None else fake(buffer)
+            return value
+        return value.clone().apply(fake)  # type: ignore[attr-defined]
