@@ -1,4 +1,4 @@
-"""Shared by all tests: helpers beside this file are importable, one thread, a fixed seed, and the path of the real data."""
+"""For all tests: helpers beside this file are importable, one thread, a fixed seed, the path of the real data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Prove without a GPU that code stays on one device: every tensor is fake and lies on `meta`, and what would copy to the host raises."""
+"""Prove without a GPU that code stays on one device.
+
+Every tensor is fake and lies on `meta`; what would copy to the host, or make a tensor elsewhere, raises.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 T = TypeVar("T")
 
 FACTORIES = {
-    getattr(torch, name)
-    for name in (
-        "arange empty eye full linspace logspace ones rand randint randn randperm scalar_tensor tensor "
-        "tril_indices triu_indices zeros"
-    ).split()
+    *(torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace, torch.ones, torch.zeros),
+    *(torch.rand, torch.randint, torch.randn, torch.randperm, torch.scalar_tensor, torch.tensor),
+    *(torch.tril_indices, torch.triu_indices),
 }
 
 
@@ -50,8 +51,8 @@ class _NoStrayFactory(TorchFunctionMode):
 def device_clean() -> Iterator[FakeTensorMode]:
     """Within it a host sync, a factory without `device=`, and a mix of devices raise.
 
-    What a data-dependent size needs (`nonzero`, masks) is allowed. Bring the inputs in with `to_meta(value, mode)`; build BatchNorm modules
-    before. Values are never computed, so nothing can be asserted about them, only about shapes, types and devices.
+    What a data-dependent size needs (`nonzero`, masks) is allowed. Build inputs and BatchNorm modules before, and bring
+    them in with `to_meta(value, mode)`. Values are never computed: only shapes, types and devices can be asserted.
     """
     mode = FakeTensorMode(shape_env=ShapeEnv())
     with mode, _NoHostSync(), _NoStrayFactory():
@@ -59,7 +60,10 @@ def device_clean() -> Iterator[FakeTensorMode]:
 
 
 def to_meta(value: T, mode: FakeTensorMode) -> T:
-    """Fake copy on `meta` of a tensor, a PyG Data or Batch (slice tables stay where PyG keeps them), or, in place, a module."""
+    """Fake copy on `meta` of a tensor, a PyG Data or Batch (its slice tables stay on the CPU, as in PyG).
+
+    A module is changed in place.
+    """
 
     def fake(tensor: Tensor) -> Tensor:
         if isinstance(tensor, nn.Parameter):

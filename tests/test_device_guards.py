@@ -37,7 +37,7 @@ def test_a_real_tensor_of_another_device_is_caught():
     real = torch.ones(4, 3)
     with device_clean() as mode:
         x = to_meta(real, mode)
-        with pytest.raises(Exception, match="device|Fake"):
+        with pytest.raises(Exception, match=r"device|Fake"):
             x + left_behind
 
 
