@@ -1,0 +1,54 @@
+"""Cosine similarities that hold at tau = 0.01, in half precision and for zero rows; the checks that the losses share."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from torch import Tensor
+
+
+def unit(z: Tensor) -> Tensor:
+    """Rows [..., D] scaled to length 1, in float32 or better. A zero row stays zero."""
+    z = z if z.dtype == torch.float64 else z.float()
+    norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    # Dividing by max(norm, 1e-12) would send a gradient of 1e12 into a zero row.
+    return z / torch.where(norm > 1e-12, norm, 1.0)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b.T` [N, M], in full precision under autocast too: bf16 logits of 1 / 0.01 lie 0.5 apart."""
+    device = a.device.type
+    # Only devices that have autocast can be told to leave it (meta tensors have none).
+    full = (
+        torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else contextlib.nullcontext()
+    )
+    with full:
+        return a @ b.T
+
+
+def check_tau(tau: float) -> None:
+    """Refuse a temperature outside (0, inf)."""
+    if not 0 < tau < math.inf:
+        raise ValueError(
+            f"tau must be > 0{' and finite' if tau == math.inf else ''}, got {tau!r}; most papers use 0.07 to 0.5"
+        )
+
+
+def check_pair(name1: str, z1: Tensor, name2: str, z2: Tensor) -> None:
+    """Refuse two sets of rows that do not match row by row."""
+    if z1.dim() != 2 or z1.shape != z2.shape:
+        shapes = f"{name1} {tuple(z1.shape)}, {name2} {tuple(z2.shape)}"
+        raise ValueError(
+            f"views differ: {shapes}; both must be [N, D], row i of one the positive of row i of the other"
+        )
+    if len(z1) == 0:
+        raise ValueError(f"{name1} and {name2} have no rows; a loss needs at least one pair")
+
+
+def check_shape(name: str, x: Tensor, *shape: int | None) -> None:
+    """Refuse a tensor that is not of this shape; None stands for any length."""
+    if x.dim() != len(shape) or any(want not in (None, have) for want, have in zip(shape, x.shape, strict=True)):
+        wanted = ", ".join("any" if length is None else str(length) for length in shape)
+        raise ValueError(f"{name} must be [{wanted}], got {list(x.shape)}")
