@@ -1,0 +1,66 @@
+"""GCN, the encoder of GRACE, BGRL and DGI.
+
+Papers:  Kipf and Welling, 2017, "Semi-Supervised Classification with Graph Convolutional Networks", arXiv:1609.02907
+Shapes:  GRACE hidden = 2 * out, ReLU; BGRL 512, 256, batch norm, PReLU; DGI one layer of 512, PReLU
+Differs: the activation follows every layer, the last too, as those three have it; a classifier's GCN ends without one.
+         BGRL's batch norm moves its running mean by 0.01 a step, ours by torch's 0.1.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv
+
+from graphcl.encoders.inputs import edge_weight, features, finish, jumped, run_layers, widths
+
+
+class GCNLayer(nn.Module):
+    """Convolution, batch norm if asked for, activation, dropout."""
+
+    def __init__(self, in_dim: int, out_dim: int, activation: str, norm: bool, dropout: float) -> None:
+        super().__init__()
+        self.conv = GCNConv(in_dim, out_dim)  # never cached: every view has other edges
+        self.finish = finish(out_dim, activation, norm, dropout)
+
+    def forward(self, h: Tensor, data: Any) -> Tensor:
+        """h: [N, in_dim]. Returns [N, out_dim]."""
+        return self.finish(self.conv(h, data.edge_index, edge_weight(data, h)))
+
+
+class GCN(nn.Module):
+    """Graph convolutional network: (data) -> [N, out or hidden], or all layers side by side with jk 'cat'.
+
+    Reads `edge_weight` [E] >= 0, with gradient; does not read `edge_attr`. Rows marked in `data.masked` hold `token`.
+    """
+
+    takes_in_dim: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden: int = 256,
+        *,
+        out: int | None = None,
+        layers: int = 2,
+        activation: str = "relu",
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        jk: str = "last",
+    ) -> None:
+        super().__init__()
+        sizes = widths(in_dim, hidden, out, layers)
+        self.jk, self.out_dim = jk, jumped(jk, sizes[1:])
+        self.token = nn.Parameter(torch.zeros(in_dim))
+        self.layers = nn.ModuleList(GCNLayer(a, b, activation, batch_norm, dropout) for a, b in pairwise(sizes))
+
+    def start(self, data: Any) -> Tensor:
+        """Input of the first layer [N, in_dim]."""
+        return features(data, self.token)
+
+    def forward(self, data: Any) -> Tensor:
+        """Embeddings [N, out_dim]."""
+        return run_layers(self.layers, self.start(data), data, self.jk)
