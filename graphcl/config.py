@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -21,7 +21,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -543,20 +542,13 @@ def _index(part: str, items: list[Any], override: str) -> int:
     return int(part)
 
 
-_KINDS = {"encoder": Encoder, "method": MethodConfig, "views": View}
+_KINDS: dict[str, Any] = {"encoder": Encoder, "method": MethodConfig, "views": View}
 
 
-def models(kind: Literal["encoder", "method", "views"]) -> dict[str, type[Strict]]:
-    """The models that `name` chooses from, by name."""
-    union = TypeAdapter(_KINDS[kind]).core_schema
-    choices = union["choices"] if "choices" in union else union["schema"]["choices"]
-    return {name: _model_of(choice) for name, choice in choices.items()}
-
-
-def _model_of(choice: Any) -> type[Strict]:
-    while "cls" not in choice:
-        choice = choice["schema"]
-    return choice["cls"]
+def models(kind: str) -> dict[str, type[Strict]]:
+    """The models that `name` chooses from in `encoder`, `method` or `views`, by name."""
+    union = get_args(_KINDS[kind])[0]
+    return {get_args(model.model_fields["name"].annotation)[0]: model for model in get_args(union)}
 
 
 def near(name: str, names: Iterable[str]) -> str:
@@ -576,7 +568,7 @@ def _readable(item: Any, where: str) -> str:
     if item["type"] == "union_tag_invalid":
         known = item["ctx"]["expected_tags"].replace("'", "").split(", ")
         tag = item["ctx"]["tag"]
-        return f"{where}: {_place(loc)}unknown name {tag!r}{near(tag, known)}; known: {', '.join(known)}"
+        return f"{where}: {_place(loc)}unknown name {tag!r}{near(tag, known) or '; known: ' + ', '.join(known)}"
     if item["type"] == "union_tag_not_found":
         return f"{where}: {_place(loc)}no `name` given (got {item['input']!r:.60})"
     if item["type"] == "missing":
@@ -602,7 +594,7 @@ def _fields_at(place: list[str]) -> list[str]:
     if not place:
         return list(Config.model_fields)
     if place[0] in _KINDS:
-        tags = [part for part in place if part in models(place[0])]  # type: ignore[arg-type]
-        return list(models(place[0])[tags[-1]].model_fields) if tags else []  # type: ignore[arg-type]
+        tags = [part for part in place if part in models(place[0])]
+        return list(models(place[0])[tags[-1]].model_fields) if tags else []
     section = Config.model_fields[place[0]].annotation
     return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []

@@ -1,0 +1,228 @@
+"""The command line. `--help`, `--dry-run`, the lists and config errors import no torch and answer at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from graphcl.config import Config, ConfigError, config_names, load_config, models, near
+from graphcl.data.catalogue import DATASETS, find
+
+if TYPE_CHECKING:
+    from graphcl.trainer import Run
+
+app = typer.Typer(
+    help="Graph contrastive learning: pretrain a graph neural network without labels, and see what it is worth.",
+    epilog="Start with: graphcl pretrain quickstart",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value settings, such as train.epochs=5 method.tau=0.2 run.dir=out", show_default=False)
+]
+RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", show_default=False)]
+
+
+@app.command(epilog="Examples: graphcl pretrain quickstart | graphcl pretrain grace data.name=citeseer train.seed=1 | "
+             "graphcl pretrain my.yaml --resume")
+def pretrain(
+    config: Annotated[str, typer.Argument(help="name of a shipped config, or path of a YAML file", show_default=False)],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of the run folder")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier run in the run folder")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete config and stop")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bar")] = False,
+) -> None:
+    """Pretrain an encoder without labels; score it beside the untrained one; leave a run folder."""
+    cfg = load_config(config, overrides or [])
+    find(cfg.data.name)
+    if dry_run:
+        typer.echo(cfg.dump(), nl=False)
+        return
+    first = os.environ.get("RANK", "0") == "0"
+    folder = Path(cfg.run.dir or f"runs/{cfg.name}")
+    if first:
+        prepare_folder(folder, cfg, resume=resume, overwrite=overwrite)
+
+    from graphcl.build import build
+    from graphcl.trainer import Stopped, fit
+
+    run = build(cfg)
+    if first:
+        out.print(describe(run))
+    try:
+        summary = fit(run, folder, resume=resume, progress=not quiet)
+    except Stopped as stopped:
+        out.print(f"{stopped}")
+        raise typer.Exit(130) from None
+    if not first:
+        return
+    out.print(
+        f"trained {summary['steps']:.0f} steps in {summary['seconds']:.1f} s, "
+        f"{summary['items_per_second']:,.0f} items/s, peak memory {summary['peak_memory_mb']:,.0f} MB"
+    )
+    report(run, folder)
+
+    from graphcl.pictures import draw_curve, draw_embedding, draw_views
+
+    draw_curve(folder / "metrics.jsonl", folder / "curve.png")
+    draw_embedding(run, folder / "embedding.png")
+    draw_views(run, folder / "views.png")
+    out.print(f"run folder: {folder}")
+
+
+@app.command(epilog="Examples: graphcl evaluate runs/quickstart | graphcl evaluate runs/grace evaluate.probe=knn")
+def evaluate(run_folder: RunFolder, overrides: Overrides = None) -> None:
+    """Score the frozen embeddings of a run beside the untrained encoder and the raw features."""
+    from graphcl.build import load_run
+
+    report(load_run(run_folder, tuple(overrides or [])), run_folder)
+
+
+@app.command(epilog="Examples: graphcl embed runs/quickstart -o cora.npz | graphcl embed runs/moco --data my/graphs -o out.parquet")
+def embed(
+    run_folder: RunFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write, .npz or .parquet", show_default=False)],
+    data: Annotated[str | None, typer.Option("--data", help="other data than the run's: a name or a path")] = None,
+) -> None:
+    """Write the embeddings of a data set, one row an item, in the original order with its id."""
+    if output.suffix not in {".npz", ".parquet"}:
+        raise ConfigError(f"output {str(output)!r} must end in .npz or .parquet")
+    if not output.parent.is_dir():
+        raise ConfigError(f"output {str(output)!r}: there is no folder {str(output.parent)!r}")
+    if data is not None:
+        find(data)
+    from graphcl.build import load_run
+    from graphcl.evaluate.embed import embed as embed_source
+    from graphcl.evaluate.export import write_embeddings
+
+    run = load_run(run_folder, (f"data.name={json.dumps(data)}",) if data is not None else ())
+    z = embed_source(run.method, run.data)
+    write_embeddings(output, z, run.data)
+    out.print(f"{output}: {z.shape[0]} embeddings of width {z.shape[1]}")
+
+
+@app.command(epilog="Examples: graphcl methods | graphcl methods grace")
+def methods(name: Annotated[str | None, typer.Argument(help="show the settings of one", show_default=False)] = None) -> None:
+    """List the pretraining methods, or the settings of one."""
+    catalogue("method", name)
+
+
+@app.command(epilog="Examples: graphcl augmentations | graphcl augmentations drop_nodes")
+def augmentations(name: Annotated[str | None, typer.Argument(help="show the settings of one", show_default=False)] = None) -> None:
+    """List the views' transforms, or the settings of one."""
+    catalogue("views", name)
+
+
+@app.command(epilog="Example: graphcl datasets")
+def datasets() -> None:
+    """List the data sets that are known by name. Own graphs: give the path of a file or folder."""
+    table = Table("name", "level", "what", "where")
+    for name, entry in DATASETS.items():
+        table.add_row(name, entry.level, entry.description, "bundled" if entry.bundled else "downloaded when first used")
+    out.print(table)
+    out.print("Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, or a folder with edges.csv (docs/data.md)")
+
+
+def catalogue(kind: str, name: str | None) -> None:
+    """Print the models of a kind, or the fields of one."""
+    known = models(kind)
+    if name is None:
+        table = Table("name", "what")
+        for key, model in known.items():
+            table.add_row(key, model.__doc__)
+        out.print(table)
+        return
+    if name not in known:
+        raise ConfigError(f"nothing is called {name!r}{near(name, known) or '; known: ' + ', '.join(known)}")
+    table = Table("setting", "default", title=f"{name}: {known[name].__doc__}", title_justify="left")
+    for key, field in known[name].model_fields.items():
+        if key != "name":
+            table.add_row(key, "required" if field.is_required() else repr(field.default))
+    out.print(table)
+
+
+def prepare_folder(folder: Path, config: Config, *, resume: bool, overwrite: bool) -> None:
+    """Make the run folder and write config.yaml. An earlier run is never written over without being told to."""
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with the earlier run and --overwrite deletes it; give one of them")
+    holds_run = (folder / "config.yaml").exists()
+    if resume and not holds_run:
+        raise ConfigError(f"nothing to resume: {folder} holds no run; start it without --resume")
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not holds_run:
+            raise ConfigError(f"run folder {folder} holds something else than a run; choose another with run.dir=FOLDER")
+        if not overwrite:
+            raise ConfigError(
+                f"run folder {folder} holds a run already; go on with --resume, delete it with --overwrite, "
+                "or choose another with run.dir=FOLDER"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        (folder / "config.yaml").write_text(config.dump(), encoding="utf-8")
+
+
+def describe(run: Run) -> str:
+    """One line on what is about to be trained."""
+    cfg, data = run.config, run.data
+    what = f"{data.num_nodes:,} nodes, {data.num_edges:,} edges"
+    items = what if isinstance(run.loader.num_items, int) and run.loader.num_items == data.num_nodes else f"{run.loader.num_items:,} graphs, {what}"
+    parameters = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
+    return f"{cfg.method.name} on {cfg.data.name} ({items}), encoder {cfg.encoder.name}, {parameters:,} parameters"
+
+
+def report(run: Run, folder: Path) -> None:
+    """Print the table pretrained / untrained / raw features, and write it to scores.json."""
+    from graphcl.build import build
+    from graphcl.evaluate.compare import compare
+
+    if not run.split:
+        out.print("no labels, so nothing to score; `graphcl embed` writes the embeddings")
+        return
+    cfg = run.config
+    methods = {"pretrained": run.method, "untrained": build(cfg, run.data).method}
+    rows = compare(methods, run.data, run.split, probe=cfg.evaluate.probe, metric=cfg.evaluate.metric, seed=cfg.train.seed)
+    first = rows["pretrained"]
+    table = Table("embedding", f"{first.metric} (%)", title=f"{first.name} on frozen embeddings, {cfg.data.name}, {splits_named(run)}")
+    for name, scores in rows.items():
+        table.add_row(name, f"{100 * scores.mean:.2f} ± {100 * scores.std:.2f}")
+    out.print(table)
+    result = {
+        name: {"probe": s.name, "metric": s.metric, "mean": s.mean, "std": s.std, "test": s.values, "valid": s.valid}
+        for name, s in rows.items()
+    }
+    (folder / "scores.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def splits_named(run: Run) -> str:
+    """`10 splits of kind few (140/500/1000)`."""
+    train, val, test = run.split[0]
+    count = len(run.split)
+    return f"{count} {run.config.data.split} split{'s' * (count > 1)} (train {len(train)}, val {len(val)}, test {len(test)})"
+
+
+def main() -> None:
+    """Entry point: every mistake is one readable message and exit code 2; GRAPHCL_DEBUG=1 shows the traceback."""
+    # Fresh large tensors cost page faults, not arithmetic: huge pages make memory-bound CPU work about 3 x faster.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if os.environ.get("GRAPHCL_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        if not isinstance(error, (ValueError, OSError)):
+            print("(GRAPHCL_DEBUG=1 shows where)", file=sys.stderr)
+        sys.exit(2)

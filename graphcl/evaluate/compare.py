@@ -1,0 +1,46 @@
+"""The table that stands after every run: the pretrained encoder, the same one untrained, and the raw features."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphcl.data.splits import Split
+from graphcl.data.store import GraphStore
+from graphcl.evaluate.embed import embed
+from graphcl.evaluate.knn import knn
+from graphcl.evaluate.probe import linear_probe
+from graphcl.evaluate.scores import Scores
+from graphcl.methods.method import Method
+
+
+def compare(
+    methods: dict[str, Method],
+    data: Data | GraphStore,
+    split: list[Split],
+    *,
+    probe: str = "linear",
+    metric: str = "accuracy",
+    seed: int = 0,
+) -> dict[str, Scores]:
+    """Scores of each method's embeddings under the probe `linear` or `knn`, and of the raw features."""
+    rows = {name: embed(method, data) for name, method in methods.items()} | {"raw features": raw_features(data)}
+    score = {"linear": linear_probe, "knn": knn}[probe]
+    return {name: score(z, data.y, split, metric=metric, seed=seed) for name, z in rows.items()}
+
+
+def raw_features(source: Data | GraphStore) -> Tensor:
+    """What a model without a graph would see: x of the nodes [N, F], or its sum over each graph [B, F].
+
+    Integer columns are categories: a graph's row counts them.
+    """
+    x = source.x
+    if not x.is_floating_point():
+        x = torch.cat([F.one_hot(column.long()) for column in x.unbind(-1)], dim=-1)
+    x = x.float()
+    if not isinstance(source, GraphStore):
+        return x
+    graph = torch.repeat_interleave(torch.arange(len(source)), source.node_ptr.diff())
+    return torch.zeros(len(source), x.shape[1]).index_add_(0, graph, x)
