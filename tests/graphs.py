@@ -32,7 +32,7 @@ def make_graph(
 ) -> Data:
     """Graph of n nodes with the given pairs (both directions if undirected, except self-loops), in the order given.
 
-    features: of x, one of FEATURES; edge_features: "float", "integer" or "none". Both directions of a pair have equal `edge_attr`.
+    features: of x, one of FEATURES; edge_features: "float", "integer" or "none", equal in both directions of a pair.
     """
     src, dst, pair = [], [], []
     for k, (u, v) in enumerate(edges):
