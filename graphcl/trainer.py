@@ -1,0 +1,439 @@
+"""Pretraining: the loop in order of execution, on Lightning Fabric (device, precision, processes).
+
+An optimizer step takes `train.accumulate` batches (at the end of an epoch what is left of them). In it each player of
+`method.groups()` has its turn: losses, backward, clip, step; then comes `method.after_step`. A resumed run does what
+the one that was cut would have done, to the bit (on a CPU). `torchrun` starts several processes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch_geometric.data import Data
+
+from graphcl.checkpoint import (
+    CheckpointError,
+    fill,
+    list_checkpoints,
+    load_checkpoint,
+    make_folder,
+    remove_leftovers,
+    save_checkpoint,
+    save_weights,
+    write_environment,
+)
+from graphcl.config import Config, TrainConfig, near
+from graphcl.methods.method import Method
+from graphcl.runlog import Metrics, NonFiniteLoss, Progress, StopSignal
+
+if TYPE_CHECKING:
+    from graphcl.data.loaders import Loader
+    from graphcl.data.splits import Split
+    from graphcl.data.store import GraphStore
+
+FORMAT = 1  # of the training state in a checkpoint
+MAY_CHANGE = ("name", "run.", "evaluate.", "train.epochs", "train.max_steps")  # between a checkpoint and its resumption
+
+
+@dataclass
+class Run:
+    """What a training needs; `graphcl.build` makes it from a config."""
+
+    config: Config
+    data: Data | GraphStore
+    split: list[Split]
+    method: Method
+    loader: Loader
+
+
+@dataclass
+class Place:
+    """How far a run is: optimizer steps and epochs done, and batches done of the epoch under way."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C: the step under way was finished and a checkpoint written, so that resuming goes on from there."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped at step {step}; go on with --resume")
+        self.step = step
+
+
+def fit(run: Run, folder: Path | str | None = None, *, resume: bool = False, progress: bool = True) -> dict[str, float]:
+    """Train `run.method` in place.
+
+    folder: where metrics.jsonl, checkpoints/, model.safetensors and environment.json go; none: nothing is written.
+    resume: go on from the newest checkpoint there; of the config only what MAY_CHANGE lists may have changed.
+    Returns steps, epochs and the last loss, and for this call seconds, items (graphs, or nodes of one graph) per second
+    and the peak memory in MB. Raises NonFiniteLoss, CheckpointError, Stopped (Ctrl-C, with a folder; without one it is
+    an ordinary KeyboardInterrupt), and ValueError where the config does not fit the machine or the method.
+    """
+    train, settings, method, loader = run.config.train, run.config.run, run.method, run.loader
+    folder = None if folder is None else Path(folder)
+    fabric = start_fabric(train)
+    torch.manual_seed(train.seed + fabric.global_rank)
+
+    players = players_of(method, train)
+    fused = train.precision != "16-mixed"  # clipping under the fp16 scaler refuses fused optimizers
+    optimizers = {name: make_optimizer(own, train, fused) for name, own in players.items()}
+    model, *steppers = fabric.setup(method, *optimizers.values())
+    model.mark_forward_method("loss")
+
+    length = len(loader)
+    if length == 0:
+        raise ValueError("the loader has no batches: the data set is empty, or there are more processes than batches")
+    total = min(train.epochs * math.ceil(length / train.accumulate), train.max_steps or sys.maxsize)
+
+    place, state = Place(), None
+    if folder is not None:
+        state = open_folder(folder, resume, fabric)
+    log = Metrics(fabric, folder, settings.tensorboard)
+    if state is not None:
+        check_state(state, run, fabric.world_size, total)
+        place = restore(state, method, optimizers, log, fabric)
+    needs_means = type(method).after_epoch is not Method.after_epoch  # else the values can wait on the device
+
+    begun, items = time.perf_counter(), 0
+    unit = "nodes" if isinstance(run.data, Data) else "graphs"
+    with (
+        compiled(method, train.compile),
+        StopSignal(active=folder is not None) as signal,
+        Progress(progress and fabric.is_global_zero, total, place.step, unit) as bar,
+    ):
+        while place.step < total:
+            if place.batch == 0:
+                method.before_epoch(on(fabric.device, loader.in_order()), place.epoch)
+            method.train()
+            for batches in chunks(on(fabric.device, loader.epoch(place.epoch, start=place.batch)), train.accumulate):
+                head, parts = {"step": place.step + 1, "epoch": place.epoch + 1}, {}
+                scale = lr_scale(place.step, total, train)
+                for (name, own), optimizer in zip(players.items(), steppers, strict=True):
+                    for group in optimizer.param_groups:
+                        group["lr"] = scale * train.group_lr.get(name, train.lr)
+                    with only(own, method):
+                        values = take_turn(fabric, model, optimizer, batches, name, train.clip)
+                    head.setdefault("lr", optimizer.param_groups[0]["lr"])
+                    parts.setdefault("loss", values["loss"])  # the first player's
+                    parts |= {f"{name}.{key}": value for key, value in values.items()} if len(players) > 1 else values
+                log.add(head, parts, place.batch, batches)
+
+                place.step, place.batch = place.step + 1, place.batch + len(batches)
+                method.after_step(place.step / total)
+                if ended := place.batch >= length:
+                    place.epoch, place.batch = place.epoch + 1, 0
+                    if needs_means:
+                        log.flush()
+                        method.after_epoch(log.means())
+
+                if together := place.step % settings.log_every == 0:
+                    log.flush()
+                stop = asked(signal, fabric, together)
+                if folder is not None and (stop or place.step == total or place.step % settings.checkpoint_every == 0):
+                    save(folder, run, place, optimizers, log, fabric)
+                if stop:
+                    raise Stopped(place.step)
+                count = fabric.world_size * sum(map(size, batches))
+                items += count
+                bar.advance(place.step, place.epoch + (not ended), count, log.loss)
+                if ended or place.step == total:
+                    break
+            assert place.batch == 0 or place.step == total, "the loader gave fewer batches than its length"
+        log.flush()
+        check_weights(method, place.step, log)
+
+    seconds = time.perf_counter() - begun
+    summary = {
+        "steps": place.step,
+        "epochs": place.epoch,
+        "loss": log.loss,
+        "seconds": seconds,
+        "items_per_second": items / seconds,
+        "peak_memory_mb": peak_memory(fabric.device),
+    }
+    if folder is not None and fabric.is_global_zero:
+        save_weights(folder, method)
+        setting = {"seed": train.seed, "precision": train.precision, "processes": fabric.world_size}
+        write_environment(folder, device=str(fabric.device), **setting, **summary)
+    fabric.barrier()
+    return summary
+
+
+# --- setting up -------------------------------------------------------------------------------------------------------
+
+
+def start_fabric(train: TrainConfig) -> Fabric:
+    """Fabric for the device and precision asked for, over all processes that torchrun started."""
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if train.device == "auto" else train.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device=cuda, but torch finds no CUDA device here; use train.device=auto or cpu")
+    if device == "cpu" and train.precision == "16-mixed":  # Fabric would take bf16 without a word
+        raise ValueError("train.precision=16-mixed needs a CUDA device; on a CPU use bf16-mixed or 32")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        fabric = Fabric(accelerator=device, devices=1, precision=train.precision)
+    else:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        # unused parameters: players whose turn it is not, and branches that a method skips in some passes
+        strategy = DDPStrategy(find_unused_parameters=True)
+        fabric = Fabric(
+            accelerator=device, strategy=strategy, devices=local, num_nodes=world // local, precision=train.precision
+        )
+    fabric.launch()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats(fabric.device)
+    return fabric
+
+
+def players_of(method: Method, train: TrainConfig) -> dict[str, list[nn.Parameter]]:
+    """The trainable parameters of each player."""
+    players = {name: [p for p in own if p.requires_grad] for name, own in method.groups().items()}
+    for name, own in players.items():
+        if not own:
+            raise ValueError(f"group {name!r} of {type(method).__name__} has no parameter that requires a gradient")
+    for name in train.group_lr:
+        if name not in players:
+            known = near(name, players) or f"; {type(method).__name__} has: {', '.join(players)}"
+            raise ValueError(f"train.group_lr: unknown group {name!r}{known}")
+    return players
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], train: TrainConfig, fused: bool) -> Optimizer:
+    """Adam, AdamW, or SGD with momentum 0.9."""
+    if train.optimizer == "sgd":
+        return SGD(parameters, lr=train.lr, momentum=0.9, weight_decay=train.weight_decay, fused=fused)
+    kind = {"adam": Adam, "adamw": AdamW}[train.optimizer]
+    return kind(parameters, lr=train.lr, weight_decay=train.weight_decay, fused=fused)
+
+
+@contextmanager
+def compiled(method: Method, active: bool) -> Iterator[None]:
+    """Under it `method.loss` is compiled, if `active`. An attribute of the object, since DDP calls it by name."""
+    if active:
+        vars(method)["loss"] = torch.compile(method.loss)
+    try:
+        yield
+    finally:
+        if active:
+            del vars(method)["loss"]
+
+
+# --- one step ---------------------------------------------------------------------------------------------------------
+
+
+def take_turn(
+    fabric: Fabric, model: Any, optimizer: Any, batches: Sequence[Any], name: str, clip: float | None
+) -> dict[str, Tensor]:
+    """One player's step over the mean loss of the batches. Returns the mean of each value, on the device."""
+    optimizer.zero_grad()
+    means: dict[str, Tensor] = {}
+    for i, batch in enumerate(batches):
+        with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
+            with fabric.autocast():  # on one device Fabric sends only `forward` through its precision, not `loss`
+                values = model.loss(batch, name)
+            fabric.backward(values["loss"] / len(batches))
+        for key, value in values.items():
+            share = torch.as_tensor(value, dtype=torch.float32, device=fabric.device).detach() / len(batches)
+            means[key] = means[key] + share if key in means else share
+    if clip is not None:
+        fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
+    optimizer.step()
+    return means
+
+
+@contextmanager
+def only(own: Sequence[nn.Parameter], method: Method) -> Iterator[None]:
+    """Under it no parameter but one's own collects a gradient."""
+    mine = {id(parameter) for parameter in own}
+    others = [p for p in method.parameters() if p.requires_grad and id(p) not in mine]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def lr_scale(done: int, total: int, train: TrainConfig) -> float:
+    """Share of the learning rate for the step after `done` steps: linear over the warm-up, then constant or a half cosine."""
+    if done < train.warmup:
+        return (done + 1) / train.warmup
+    if train.schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (done - train.warmup) / (total - train.warmup))) / 2
+
+
+def chunks(batches: Iterable[Any], count: int) -> Iterator[list[Any]]:
+    """Lists of `count` batches, the last one maybe shorter."""
+    batches = iter(batches)
+    while chunk := list(islice(batches, count)):
+        yield chunk
+
+
+def on(device: torch.device, batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches, each on the device."""
+    return (batch.to(device) for batch in batches)
+
+
+def size(batch: Any) -> int:
+    """Graphs of a batch, or nodes of a single graph, or rows of a tensor."""
+    if isinstance(batch, Data):
+        return getattr(batch, "num_graphs", None) or batch.num_nodes or 0
+    return len(batch)
+
+
+def asked(signal: StopSignal, fabric: Fabric, together: bool) -> bool:
+    """Whether to stop now. Several processes must stop at the same step, so they compare notes when they log."""
+    if fabric.world_size == 1:
+        return signal.asked
+    if not together:
+        return False
+    return fabric.all_reduce(torch.tensor(float(signal.asked), device=fabric.device), reduce_op="sum").item() > 0
+
+
+# --- saving and resuming ----------------------------------------------------------------------------------------------
+
+
+def open_folder(folder: Path, resume: bool, fabric: Fabric) -> dict[str, Any] | None:
+    """Make the run folder ready. Returns the state to go on from, None for a run that starts."""
+    checkpoints = folder / "checkpoints"
+    if resume and not folder.is_dir():
+        raise CheckpointError(f"nothing to resume: there is no folder {folder}; start without --resume")
+    found = list_checkpoints(checkpoints)
+    if found and not resume:
+        raise CheckpointError(
+            f"{folder} holds a run already ({found[-1].name}); go on with --resume, or choose another folder with run.dir=..."
+        )
+    state = None
+    if found:
+        state = load_checkpoint(checkpoints)[1]
+    elif resume:
+        warnings.warn(f"{folder} has no checkpoint yet; starting from the beginning", stacklevel=3)
+    fabric.barrier()
+    if fabric.is_global_zero:
+        make_folder(checkpoints)
+        remove_leftovers(checkpoints)
+        if state is None:
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
+    fabric.barrier()
+    return state
+
+
+def save(
+    folder: Path, run: Run, place: Place, optimizers: Mapping[str, Optimizer], log: Metrics, fabric: Fabric
+) -> None:
+    """Write a checkpoint, after it is certain that nothing in it is nan."""
+    log.flush()
+    check_weights(run.method, place.step, log)
+    own = {"cpu": torch.get_rng_state()}
+    if fabric.device.type == "cuda":
+        own["cuda"] = torch.cuda.get_rng_state(fabric.device)
+    rng: list[Any] = [own]
+    if fabric.world_size > 1:
+        rng = [None] * fabric.world_size
+        dist.all_gather_object(rng, own)
+    if not fabric.is_global_zero:
+        return
+    state = {
+        "format": FORMAT,
+        "config": run.config.model_dump(mode="json"),
+        "batches": len(run.loader),
+        "place": asdict(place),
+        "method": run.method.state_dict(),
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
+        "scaler": fabric.strategy.precision.state_dict(),
+        "metrics": log.state(),
+        "rng": rng,
+    }
+    log.checkpoint = save_checkpoint(folder / "checkpoints", place.step, state, run.config.run.keep)
+
+
+def check_state(state: Mapping[str, Any], run: Run, world: int, total: int) -> None:
+    """Refuse to go on where the result would be another than that of one run."""
+    if state.get("format") != FORMAT:
+        raise CheckpointError("the checkpoint is of another version of graphcl; start the run anew, without --resume")
+    before, now = flat(state["config"]), flat(run.config.model_dump(mode="json"))
+    changed = [
+        f"{key} was {before.get(key)!r} and is now {now.get(key)!r}"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"cannot resume, the config has changed: {'; '.join(changed)}. Put it back, or start another run with run.dir=..."
+        )
+    if state["batches"] != len(run.loader):
+        raise CheckpointError(
+            f"cannot resume, the data has changed: an epoch had {state['batches']} batches and now has {len(run.loader)}"
+        )
+    if len(state["rng"]) != world:
+        raise CheckpointError(f"cannot resume with {world} processes what ran with {len(state['rng'])}; start as many")
+    if state["place"]["step"] > total:
+        raise CheckpointError(
+            f"the checkpoint is at step {state['place']['step']}, the config ends at step {total}; raise train.epochs"
+        )
+
+
+def restore(
+    state: Mapping[str, Any], method: Method, optimizers: Mapping[str, Optimizer], log: Metrics, fabric: Fabric
+) -> Place:
+    """Put everything back as it was when the checkpoint was written."""
+    fill(method, state["method"], "the checkpoint")
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    fabric.strategy.precision.load_state_dict(state["scaler"])
+    log.load(state["metrics"])
+    rng = state["rng"][fabric.global_rank]
+    torch.set_rng_state(rng["cpu"])
+    if fabric.device.type == "cuda" and "cuda" in rng:
+        torch.cuda.set_rng_state(rng["cuda"], fabric.device)
+    return Place(**state["place"])
+
+
+def check_weights(method: Method, step: int, log: Metrics) -> None:
+    """A gradient can be nan where the loss was not; the weights are then, before any loss shows it."""
+    parameters = dict(method.named_parameters())
+    finite = torch.stack([parameter.isfinite().all() for parameter in parameters.values()])
+    if not finite.all():
+        name = list(parameters)[int(finite.int().argmin())]
+        raise NonFiniteLoss(
+            f"weight {name} is nan or infinite after step {step}, though the loss was not. {log.last_good()} "
+            "Usual ways out: lower train.lr, set train.clip=1, look for a square root or norm of zero in the loss"
+        )
+
+
+def flat(values: Any, at: str = "") -> dict[str, Any]:
+    """{"train.lr": 0.1, "views.0.1.rate": 0.2} of nested mappings and lists."""
+    if isinstance(values, Mapping | list) and values:
+        pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
+        return {key: value for k, v in pairs for key, value in flat(v, f"{at}.{k}" if at else str(k)).items()}
+    return {at: values}
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory held so far, in MB: on the GPU by torch, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
