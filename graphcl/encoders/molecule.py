@@ -65,8 +65,8 @@ class MoleculeGIN(nn.Module):
 
     Reads `x` [N, 2] (atom type, chirality) and `edge_attr` [E, 2] (bond type, direction), both integer categories as
     graphcl/data/molecules.py writes them, and `edge_weight` [E], with gradient. A masked atom is atom type 119, a
-    masked bond bond type 5. Raises ValueError for other features and categories (on CUDA a category beyond the tables is
-    torch's device-side assert: looking first would wait for the device).
+    masked bond bond type 5. Raises ValueError for other features and categories (on CUDA a category beyond the tables
+    is torch's device-side assert: looking first would wait for the device).
     """
 
     takes_in_dim: ClassVar[bool] = False
