@@ -8,7 +8,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "load_config": "graphcl.config",
+    "load_config": "graphcl.read_config",
     "Config": "graphcl.config",
     "ConfigError": "graphcl.config",
     "build": "graphcl.build",

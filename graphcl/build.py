@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 from augment import AUGMENTATIONS, Compose
 from graphcl.checkpoint import load_weights
-from graphcl.config import Config, ConfigError, Strict, load_config
+from graphcl.config import Config, ConfigError, Strict
 from graphcl.data.loaders import Loader
 from graphcl.data.sources import load_data
 from graphcl.data.splits import Split, make_splits
@@ -21,6 +21,7 @@ from graphcl.data.store import GraphStore
 from graphcl.encoders import ENCODERS, Readout
 from graphcl.methods import METHODS
 from graphcl.methods.method import Method, View
+from graphcl.read_config import load_config
 from graphcl.trainer import Run
 
 
@@ -55,10 +56,12 @@ def build(config: Config, data: Data | GraphStore | None = None) -> Run:
 
 
 def load_run(folder: str | Path, overrides: tuple[str, ...] = ()) -> Run:
-    """A finished run from its folder: config.yaml built, model.safetensors loaded. `overrides` as on the command line."""
+    """A finished run from its folder: config.yaml built, model.safetensors loaded; `overrides` are key=value."""
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"{folder} is not a run folder: it has no config.yaml; give the folder that `graphcl pretrain` made")
+        raise ConfigError(
+            f"{folder} is not a run folder: it has no config.yaml; give the folder that `graphcl pretrain` made"
+        )
     run = build(load_config(folder / "config.yaml", overrides))
     load_weights(folder / "model.safetensors", run.method)
     return run
@@ -72,7 +75,9 @@ def check(config: Config, data: Data | GraphStore) -> None:
     if level not in method.levels:
         fitting = ", ".join(key for key, other in METHODS.items() if level in other.levels)
         have = f"{items} graphs" if graphs else f"one graph of {items} nodes"
-        raise ConfigError(f"method '{name}' embeds {' and '.join(method.levels)}s, the data is {have}; methods for it: {fitting}")
+        raise ConfigError(
+            f"method '{name}' embeds {' and '.join(method.levels)}s, the data is {have}; methods for it: {fitting}"
+        )
     if graphs and config.readout is None:
         raise ConfigError(f"the data is {items} graphs, but `readout` is missing; set readout=sum, mean or max")
     if data.x is None:

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from graphcl.config import Config, ConfigError, config_names, load_config, models, near
+from graphcl.config import Config, ConfigError, near
 from graphcl.data.catalogue import DATASETS, find
+from graphcl.read_config import load_config, models
 
 if TYPE_CHECKING:
     from graphcl.trainer import Run
@@ -29,13 +30,16 @@ app = typer.Typer(
 out = Console()
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key=value settings, such as train.epochs=5 method.tau=0.2 run.dir=out", show_default=False)
+    list[str] | None,
+    typer.Argument(help="key=value settings, such as train.epochs=5 method.tau=0.2 run.dir=out", show_default=False),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", show_default=False)]
 
 
-@app.command(epilog="Examples: graphcl pretrain quickstart | graphcl pretrain grace data.name=citeseer train.seed=1 | "
-             "graphcl pretrain my.yaml --resume")
+@app.command(
+    epilog="Examples: graphcl pretrain quickstart | graphcl pretrain grace data.name=citeseer train.seed=1 | "
+    "graphcl pretrain my.yaml --resume"
+)
 def pretrain(
     config: Annotated[str, typer.Argument(help="name of a shipped config, or path of a YAML file", show_default=False)],
     overrides: Overrides = None,
@@ -90,7 +94,10 @@ def evaluate(run_folder: RunFolder, overrides: Overrides = None) -> None:
     report(load_run(run_folder, tuple(overrides or [])), run_folder)
 
 
-@app.command(epilog="Examples: graphcl embed runs/quickstart -o cora.npz | graphcl embed runs/moco --data my/graphs -o out.parquet")
+@app.command(
+    epilog="Examples: graphcl embed runs/quickstart -o cora.npz | "
+    "graphcl embed runs/moco --data my/graphs -o out.parquet"
+)
 def embed(
     run_folder: RunFolder,
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write, .npz or .parquet", show_default=False)],
@@ -114,13 +121,17 @@ def embed(
 
 
 @app.command(epilog="Examples: graphcl methods | graphcl methods grace")
-def methods(name: Annotated[str | None, typer.Argument(help="show the settings of one", show_default=False)] = None) -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(help="show the settings of one", show_default=False)] = None,
+) -> None:
     """List the pretraining methods, or the settings of one."""
     catalogue("method", name)
 
 
 @app.command(epilog="Examples: graphcl augmentations | graphcl augmentations drop_nodes")
-def augmentations(name: Annotated[str | None, typer.Argument(help="show the settings of one", show_default=False)] = None) -> None:
+def augmentations(
+    name: Annotated[str | None, typer.Argument(help="show the settings of one", show_default=False)] = None,
+) -> None:
     """List the views' transforms, or the settings of one."""
     catalogue("views", name)
 
@@ -130,9 +141,14 @@ def datasets() -> None:
     """List the data sets that are known by name. Own graphs: give the path of a file or folder."""
     table = Table("name", "level", "what", "where")
     for name, entry in DATASETS.items():
-        table.add_row(name, entry.level, entry.description, "bundled" if entry.bundled else "downloaded when first used")
+        table.add_row(
+            name, entry.level, entry.description, "bundled" if entry.bundled else "downloaded when first used"
+        )
     out.print(table)
-    out.print("Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, or a folder with edges.csv (docs/data.md)")
+    out.print(
+        "Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, "
+        "or a folder with edges.csv (docs/data.md)"
+    )
 
 
 def catalogue(kind: str, name: str | None) -> None:
@@ -162,7 +178,9 @@ def prepare_folder(folder: Path, config: Config, *, resume: bool, overwrite: boo
         raise ConfigError(f"nothing to resume: {folder} holds no run; start it without --resume")
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not holds_run:
-            raise ConfigError(f"run folder {folder} holds something else than a run; choose another with run.dir=FOLDER")
+            raise ConfigError(
+                f"run folder {folder} holds something else than a run; choose another with run.dir=FOLDER"
+            )
         if not overwrite:
             raise ConfigError(
                 f"run folder {folder} holds a run already; go on with --resume, delete it with --overwrite, "
@@ -178,7 +196,11 @@ def describe(run: Run) -> str:
     """One line on what is about to be trained."""
     cfg, data = run.config, run.data
     what = f"{data.num_nodes:,} nodes, {data.num_edges:,} edges"
-    items = what if isinstance(run.loader.num_items, int) and run.loader.num_items == data.num_nodes else f"{run.loader.num_items:,} graphs, {what}"
+    items = (
+        what
+        if isinstance(run.loader.num_items, int) and run.loader.num_items == data.num_nodes
+        else f"{run.loader.num_items:,} graphs, {what}"
+    )
     parameters = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
     return f"{cfg.method.name} on {cfg.data.name} ({items}), encoder {cfg.encoder.name}, {parameters:,} parameters"
 
@@ -193,9 +215,15 @@ def report(run: Run, folder: Path) -> None:
         return
     cfg = run.config
     methods = {"pretrained": run.method, "untrained": build(cfg, run.data).method}
-    rows = compare(methods, run.data, run.split, probe=cfg.evaluate.probe, metric=cfg.evaluate.metric, seed=cfg.train.seed)
+    rows = compare(
+        methods, run.data, run.split, probe=cfg.evaluate.probe, metric=cfg.evaluate.metric, seed=cfg.train.seed
+    )
     first = rows["pretrained"]
-    table = Table("embedding", f"{first.metric} (%)", title=f"{first.name} on frozen embeddings, {cfg.data.name}, {splits_named(run)}")
+    table = Table(
+        "embedding",
+        f"{first.metric} (%)",
+        title=f"{first.name} on frozen embeddings, {cfg.data.name}, {splits_named(run)}",
+    )
     for name, scores in rows.items():
         table.add_row(name, f"{100 * scores.mean:.2f} ± {100 * scores.std:.2f}")
     out.print(table)
@@ -207,10 +235,11 @@ def report(run: Run, folder: Path) -> None:
 
 
 def splits_named(run: Run) -> str:
-    """`10 splits of kind few (140/500/1000)`."""
+    """`10 few splits (train 140, val 500, test 1000)`."""
     train, val, test = run.split[0]
     count = len(run.split)
-    return f"{count} {run.config.data.split} split{'s' * (count > 1)} (train {len(train)}, val {len(val)}, test {len(test)})"
+    sizes = f"train {len(train)}, val {len(val)}, test {len(test)}"
+    return f"{count} {run.config.data.split} split{'s' * (count > 1)} ({sizes})"
 
 
 def main() -> None:

@@ -49,9 +49,13 @@ def draw_embedding(run: Run, path: Path) -> None:
     labels = run.data.y
     chosen = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))[:MAP_POINTS]
     z = z[chosen]
-    flat = PCA(n_components=min(50, *z.shape), random_state=0).fit_transform(z.numpy()) if min(z.shape) > 2 else z.numpy()
+    flat = (
+        PCA(n_components=min(50, *z.shape), random_state=0).fit_transform(z.numpy()) if min(z.shape) > 2 else z.numpy()
+    )
     if len(flat) > 5:
-        flat = TSNE(perplexity=min(30, (len(flat) - 1) / 3), init="pca" if flat.shape[1] > 1 else "random", random_state=0).fit_transform(flat)
+        flat = TSNE(
+            perplexity=min(30, (len(flat) - 1) / 3), init="pca" if flat.shape[1] > 1 else "random", random_state=0
+        ).fit_transform(flat)
     points = np.zeros((len(flat), 2))
     points[:, : min(2, flat.shape[1])] = flat[:, :2]
     fig, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
@@ -68,7 +72,7 @@ def draw_embedding(run: Run, path: Path) -> None:
 
 
 def draw_views(run: Run, path: Path) -> None:
-    """A piece of the graph and each view of it, nodes in the same places: what a view drops is grey, what it adds is red."""
+    """A piece of the graph and each view of it, nodes in the same places: dropped is grey, added is red, masked hollow."""
     piece = one_graph(run.data)
     drawn = {"graph": piece}
     method = run.method
@@ -95,8 +99,16 @@ def one_graph(source: Data | GraphStore) -> Data:
         data = source
     piece = Data(x=data.x, edge_index=data.edge_index, edge_attr=data.edge_attr, num_nodes=data.num_nodes)
     nodes = neighbourhood(piece)
-    edge_index, edge_attr = subgraph(nodes, piece.edge_index, piece.edge_attr, relabel_nodes=True, num_nodes=piece.num_nodes)
-    return Data(x=piece.x[nodes], edge_index=edge_index, edge_attr=edge_attr, n_id=torch.arange(len(nodes)), num_nodes=len(nodes))
+    edge_index, edge_attr = subgraph(
+        nodes, piece.edge_index, piece.edge_attr, relabel_nodes=True, num_nodes=piece.num_nodes
+    )
+    return Data(
+        x=piece.x[nodes],
+        edge_index=edge_index,
+        edge_attr=edge_attr,
+        n_id=torch.arange(len(nodes)),
+        num_nodes=len(nodes),
+    )
 
 
 def neighbourhood(data: Data) -> Tensor:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from graphcl.evaluate.embed import embed
+from graphcl.evaluate.knn import knn
+from graphcl.evaluate.probe import linear_probe
+from graphcl.evaluate.scores import Scores
 from torch import Tensor
 from torch_geometric.data import Data
 
 from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
-from graphcl.evaluate.embed import embed
-from graphcl.evaluate.knn import knn
-from graphcl.evaluate.probe import linear_probe
-from graphcl.evaluate.scores import Scores
 from graphcl.methods.method import Method
 
 

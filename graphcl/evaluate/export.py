@@ -15,9 +15,9 @@ from graphcl.data.store import GraphStore
 
 
 def write_embeddings(path: Path, z: Tensor, source: Data | GraphStore) -> None:
-    """Write z [n, D] to .npz (`id` [n], `embedding` [n, D]) or .parquet (columns id, e0 ... e<D-1>).
+    """Write z [n, D] to .npz (`id` [n], `embedding` [n, D]) or .parquet (columns id, e0, e1 ...).
 
-    The ids are the names that the source gives its items (`names`), else their positions. The file is complete or absent.
+    The ids are the names that the source gives its items (`names`), else their positions. The file is whole or absent.
     """
     names = getattr(source, "names", None)
     ids = np.asarray(names) if names is not None else np.arange(len(z))

@@ -1,0 +1,193 @@
+"""Reading a configuration: YAML and `key=value` overrides into graphcl.config.Config, with errors one can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from graphcl.config import Config, ConfigError, Encoder, MethodConfig, Strict, View, near
+
+MAX_DEPTH = 40  # nesting that a config may have; deeper files are refused before they exhaust the stack
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml.SafeLoader that refuses a key given twice, aliases, and nesting beyond MAX_DEPTH."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ConfigError(
+                f"line {self.peek_event().start_mark.line + 1}: YAML aliases (*name) are not used in configs"
+            )
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ConfigError(f"nested more than {MAX_DEPTH} levels deep; a config needs about six")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: key {key!r} is not text")
+            if key in seen:
+                raise ConfigError(
+                    f"line {key_node.start_mark.line + 1}: key {key!r} was given already in line {seen[key]}"
+                )
+            seen[key] = key_node.start_mark.line + 1
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML as data. Refuses Python tags, keys given twice, aliases and bottomless nesting; names `where`."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        message = re.sub(r"\s+", " ", str(error)).replace('in "<unicode string>", ', "")
+        raise ConfigError(f"{where}: not readable as YAML: {message}") from None
+
+
+def config_folder() -> Path:
+    """Where the shipped configs lie: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def config_names() -> list[str]:
+    """Names of the shipped configs."""
+    return sorted(path.stem for path in config_folder().glob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """Path of a config, given its name (`grace`) or its path (`my/own.yaml`)."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigError(
+                f"no config file {name!r}; give a path to a YAML file or one of: {', '.join(config_names())}"
+            )
+        return path
+    if name in config_names():
+        return config_folder() / f"{name}.yaml"
+    raise ConfigError(f"no config {name!r}{near(name, config_names())}; shipped: {', '.join(config_names())}")
+
+
+def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Config from a shipped name or a path, with `key=value` overrides (`train.epochs=5`, `views.0.0.rate=0.2`).
+
+    Raises ConfigError, one readable line a mistake.
+    """
+    path = find_config(str(name))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    values = read_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a config is a mapping of keys, got {type(values).__name__}")
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values, str(path))
+
+
+def parse_config(values: Mapping[str, Any], where: str = "config") -> Config:
+    """Config from plain values; the errors begin with `where`."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [_readable(item, where) for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r} is not of the form key=value, such as train.epochs=5")
+    *parents, last = key.split(".")
+    place: Any = values
+    for depth, part in enumerate(parents):
+        if isinstance(place, dict):
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
+        elif isinstance(place, list):
+            place = place[_index(part, place, override)]
+        else:
+            raise ConfigError(f"override {override!r}: {'.'.join(parents[:depth])} is a value, it has no keys")
+    value = read_yaml(text, f"override {override!r}") if text else None
+    if isinstance(place, dict):
+        place[last] = value
+    elif isinstance(place, list):
+        place[_index(last, place, override)] = value
+    else:
+        raise ConfigError(f"override {override!r}: {'.'.join(parents)} is a value, it has no keys")
+
+
+def _index(part: str, items: list[Any], override: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigError(f"override {override!r}: {part!r} is no place in a list of {len(items)}; they count from 0")
+    return int(part)
+
+
+_KINDS: dict[str, Any] = {"encoder": Encoder, "method": MethodConfig, "views": View}
+
+
+def models(kind: str) -> dict[str, type[Strict]]:
+    """The models that `name` chooses from in `encoder`, `method` or `views`, by name."""
+    union = get_args(_KINDS[kind])[0]
+    return {get_args(model.model_fields["name"].annotation)[0]: model for model in get_args(union)}
+
+
+def _readable(item: Any, where: str) -> str:
+    """One pydantic error as `file: place: what is wrong; the way out`."""
+    loc = [str(part) for part in item["loc"]]
+    if item["type"] == "extra_forbidden":
+        *place, key = loc
+        fields = _fields_at(place)
+        hint = near(key, fields) or (f"; known: {', '.join(fields)}" if fields else "")
+        return f"{where}: {_place(place)}unknown key {key!r}{hint}"
+    if item["type"] == "union_tag_invalid":
+        known = item["ctx"]["expected_tags"].replace("'", "").split(", ")
+        tag = item["ctx"]["tag"]
+        return f"{where}: {_place(loc)}unknown name {tag!r}{near(tag, known) or '; known: ' + ', '.join(known)}"
+    if item["type"] == "union_tag_not_found":
+        return f"{where}: {_place(loc)}no `name` given (got {item['input']!r:.60})"
+    if item["type"] == "missing":
+        return f"{where}: {_place(loc[:-1])}key {loc[-1]!r} is missing"
+    if item["type"] == "value_error":
+        return f"{where}: {_place(loc)}{item['ctx']['error']}"
+    message = item["msg"][0].lower() + item["msg"][1:]
+    return f"{where}: {_place(loc[:-1])}{loc[-1] if loc else 'config'}: {message}, got {item['input']!r:.80}"
+
+
+def _place(loc: list[str]) -> str:
+    """`train: ` from ["train"]; a union's tag (encoder.gcn) is left out of the path."""
+    kept = [part for i, part in enumerate(loc) if not (i and _is_tag(loc, i))]
+    return f"{'.'.join(kept)}: " if kept else ""
+
+
+def _is_tag(loc: list[str], i: int) -> bool:
+    return (loc[0] in {"encoder", "method"} and i == 1) or (
+        loc[0] == "views" and not loc[i].isdigit() and loc[i] in models("views")
+    )
+
+
+def _fields_at(place: list[str]) -> list[str]:
+    """Keys that are known at a place of the config."""
+    if not place:
+        return list(Config.model_fields)
+    if place[0] in _KINDS:
+        tags = [part for part in place if part in models(place[0])]
+        return list(models(place[0])[tags[-1]].model_fields) if tags else []
+    section = Config.model_fields[place[0]].annotation
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
