@@ -41,7 +41,7 @@ def simclr_by_hand(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
 
 def grace_by_hand(u: Tensor, v: Tensor, tau: float) -> Tensor:
     """Zhu et al. 2020 (GRACE, arXiv:2006.04131), eq. 1 and 2: in the denominator the positive pair, the inter-view and
-    the intra-view negatives, the last two over k != i; J = 1/2N sum_i l(u_i, v_i) + l(v_i, u_i), here as a loss (-J)."""
+    the intra-view negatives, the last two over k != i; J = 1/2N sum_i l(u_i, v_i) + l(v_i, u_i); the loss is -J."""
 
     def pairwise(a: Tensor, b: Tensor, i: int) -> Tensor:
         positive = (cosine(a[i], b[i]) / tau).exp()

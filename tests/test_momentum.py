@@ -98,6 +98,7 @@ def test_the_queue_is_a_deque(size, batches, seed):
         model.extend(zip(ids.tolist(), keys, strict=True))
         count += batch
         held = contents(queue)
+        assert int(queue.filled) == len(model) and torch.equal(queue.valid, queue.ids >= 0)
         assert sorted(held) == sorted(i for i, _ in model)
         assert int((queue.ids == -1).sum()) == size - len(model)
         for i, key in model:
@@ -205,3 +206,26 @@ def test_the_bank_is_saved():
     bank.update(torch.tensor([0, 3]), unit_rows(2, 4, 9))
     other.load_state_dict(bank.state_dict())
     assert torch.equal(other.items, bank.items) and torch.equal(other.seen, bank.seen)
+
+
+def test_of_an_item_given_twice_the_last_row_counts():
+    bank, z = MemoryBank(4, 3), unit_rows(3, 3, 10)
+    bank.update(torch.tensor([2, 0, 2]), z)
+    torch.testing.assert_close(bank.items[[2, 0]], z[[2, 1]])
+    assert torch.equal(bank.valid, torch.tensor([True, False, True, False]))
+
+
+def test_half_precision_embeddings_enter_a_float_bank():
+    bank, z = MemoryBank(4, 3), unit_rows(2, 3, 11)
+    for _ in range(2):
+        bank.update(torch.tensor([1, 3]), z.bfloat16())
+    assert bank.items.dtype == torch.float32
+    torch.testing.assert_close(bank.items[[1, 3]], z, rtol=0.02, atol=0.01)
+
+
+def test_a_bank_that_cannot_be_is_refused():
+    for size, dim, momentum in ((0, 3, 0.5), (3, 0, 0.5), (3, 3, -0.1), (3, 3, 1.5)):
+        with pytest.raises(ValueError):
+            MemoryBank(size, dim, momentum)
+    with pytest.raises(ValueError, match="ids"):
+        MemoryBank(4, 2).update(torch.arange(3), unit_rows(2, 2, 12))

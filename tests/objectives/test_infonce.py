@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import (
+    cosine,
     grace_by_hand,
     graphcl_code_by_hand,
     infonce_by_hand,
@@ -103,7 +104,7 @@ OBJECTIVES = {
     "infonce one way": lambda a, b, tau=0.5: infonce(a, b, tau, symmetric=False),
     "ntxent": ntxent,
     "graphcl_code": graphcl_code,
-    "queue_infonce": lambda a, b, tau=0.5: queue_infonce(a, b, rows(9, a.shape[1], 99, a.dtype), tau),
+    "queue_infonce": lambda a, b, tau=0.5: queue_infonce(a, b, rows(9, a.shape[1], 99).to(a.dtype), tau),
 }
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 
@@ -238,7 +239,7 @@ def test_views_of_different_shapes_are_refused(objective):
 @pytest.mark.parametrize("objective", [infonce, ntxent])
 @pytest.mark.parametrize("tau", [0.05, 0.5])
 def test_parts_against_all_keys_make_the_whole(objective, tau):
-    """What each process computes with the keys of all processes averages to the loss of one process, gradient included."""
+    """What each process computes with the keys of all processes averages to the loss and gradient of one process."""
     z1, z2 = rows(8, 5, 33), rows(8, 5, 34)
 
     def in_parts(a: Tensor, b: Tensor) -> Tensor:
@@ -256,6 +257,49 @@ def test_one_direction_needs_the_keys_of_the_second_view_only():
     f = (torch.nn.functional.normalize(z1, dim=1) @ torch.nn.functional.normalize(z2, dim=1).T / 0.3).exp()
     wanted = torch.stack([-(f[i, i] / f[i].sum()).log() for i in part.tolist()]).mean()
     assert got.item() == pytest.approx(wanted.item(), rel=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 6), extra=st.integers(0, 3), symmetric=st.booleans(), seed=st.integers(0, 99))
+def test_the_mask_takes_candidates_from_the_negatives_and_never_the_positive(n, extra, symmetric, seed):
+    z1, z2, keys1, keys2 = (rows(m, 4, seed + i) for i, m in enumerate((n, n, n + extra, n + extra)))
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randperm(n + extra, generator=generator)[:n]
+    mask = torch.rand(n, n + extra, generator=generator) < 0.5
+
+    def by_hand(a: Tensor, b: Tensor) -> Tensor:
+        losses = []
+        for anchors, keys in [(a, keys2), (b, keys1)] if symmetric else [(a, keys2)]:
+            for i, positive in enumerate(target.tolist()):
+                f = [(cosine(anchors[i], key) / 0.3).exp() for key in keys]
+                kept = [j for j in range(len(keys)) if mask[i, j] or j == positive]
+                losses.append(-(f[positive] / sum(f[j] for j in kept)).log())
+        return sum(losses) / len(losses)
+
+    def ours(a: Tensor, b: Tensor) -> Tensor:
+        return infonce(a, b, 0.3, symmetric=symmetric, keys1=keys1, keys2=keys2, target=target, mask=mask)
+
+    assert_same(values_and_gradients(ours, z1, z2), values_and_gradients(by_hand, z1, z2))
+
+
+@pytest.mark.parametrize("n", [700, 1301])
+def test_many_rows_give_what_whole_matrices_give(n):
+    """Larger than any block that a streamed form may work in; against logsumexp over whole float64 matrices."""
+    z1, z2 = rows(n, 6, 50), rows(n, 6, 51)
+    a, b = torch.nn.functional.normalize(z1, dim=1), torch.nn.functional.normalize(z2, dim=1)
+    between, within1, within2 = a @ b.T / 0.05, a @ a.T / 0.05, b @ b.T / 0.05
+    for within in (within1, within2):
+        within.fill_diagonal_(-math.inf)
+    positive = between.diagonal()
+    one_way = (between.logsumexp(1) - positive).mean()
+    both = (one_way + (between.logsumexp(0) - positive).mean()) / 2
+    views = [torch.cat([between, within1], 1), torch.cat([between.T, within2], 1)]
+    four = sum((view.logsumexp(1) - positive).mean() for view in views) / 2
+    assert infonce(z1, z2, 0.05, symmetric=False).item() == pytest.approx(one_way.item(), rel=1e-9)
+    assert infonce(z1, z2, 0.05).item() == pytest.approx(both.item(), rel=1e-9)
+    assert ntxent(z1, z2, 0.05).item() == pytest.approx(four.item(), rel=1e-9)
+    queued = torch.cat([positive[:9, None], between[:9]], 1).logsumexp(1) - positive[:9]
+    assert queue_infonce(z1[:9], z2[:9], z2, 0.05).item() == pytest.approx(queued.mean().item(), rel=1e-9)
 
 
 def test_the_queues_keys_carry_no_gradient():
