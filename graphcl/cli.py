@@ -13,11 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from graphcl.config import Config, ConfigError, near
-from graphcl.data.catalogue import DATASETS, find
-from graphcl.read_config import load_config, models
-
 if TYPE_CHECKING:
+    from graphcl.config import Config
     from graphcl.trainer import Run
 
 app = typer.Typer(
@@ -49,6 +46,9 @@ def pretrain(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bar")] = False,
 ) -> None:
     """Pretrain an encoder without labels; score it beside the untrained one; leave a run folder."""
+    from graphcl.data.catalogue import find
+    from graphcl.read_config import load_config
+
     cfg = load_config(config, overrides or [])
     find(cfg.data.name)
     if dry_run:
@@ -105,10 +105,12 @@ def embed(
 ) -> None:
     """Write the embeddings of a data set, one row an item, in the original order with its id."""
     if output.suffix not in {".npz", ".parquet"}:
-        raise ConfigError(f"output {str(output)!r} must end in .npz or .parquet")
+        raise ValueError(f"output {str(output)!r} must end in .npz or .parquet")
     if not output.parent.is_dir():
-        raise ConfigError(f"output {str(output)!r}: there is no folder {str(output.parent)!r}")
+        raise ValueError(f"output {str(output)!r}: there is no folder {str(output.parent)!r}")
     if data is not None:
+        from graphcl.data.catalogue import find
+
         find(data)
     from graphcl.build import load_run
     from graphcl.evaluate.embed import embed as embed_source
@@ -139,11 +141,11 @@ def augmentations(
 @app.command(epilog="Example: graphcl datasets")
 def datasets() -> None:
     """List the data sets that are known by name. Own graphs: give the path of a file or folder."""
+    from graphcl.data.catalogue import DATASETS
+
     table = Table("name", "level", "what", "where")
     for name, entry in DATASETS.items():
-        table.add_row(
-            name, entry.level, entry.description, "bundled" if entry.bundled else "downloaded when first used"
-        )
+        table.add_row(name, entry.level, entry.about, "bundled" if entry.bundled else "downloaded when first used")
     out.print(table)
     out.print(
         "Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, "
@@ -153,6 +155,9 @@ def datasets() -> None:
 
 def catalogue(kind: str, name: str | None) -> None:
     """Print the models of a kind, or the fields of one."""
+    from graphcl.config import near
+    from graphcl.read_config import models
+
     known = models(kind)
     if name is None:
         table = Table("name", "what")
@@ -161,8 +166,9 @@ def catalogue(kind: str, name: str | None) -> None:
         out.print(table)
         return
     if name not in known:
-        raise ConfigError(f"nothing is called {name!r}{near(name, known) or '; known: ' + ', '.join(known)}")
-    table = Table("setting", "default", title=f"{name}: {known[name].__doc__}", title_justify="left")
+        raise ValueError(f"nothing is called {name!r}{near(name, known) or '; known: ' + ', '.join(known)}")
+    out.print(f"{name}: {known[name].__doc__}", highlight=False)
+    table = Table("setting", "default")
     for key, field in known[name].model_fields.items():
         if key != "name":
             table.add_row(key, "required" if field.is_required() else repr(field.default))
@@ -172,17 +178,15 @@ def catalogue(kind: str, name: str | None) -> None:
 def prepare_folder(folder: Path, config: Config, *, resume: bool, overwrite: bool) -> None:
     """Make the run folder and write config.yaml. An earlier run is never written over without being told to."""
     if resume and overwrite:
-        raise ConfigError("--resume goes on with the earlier run and --overwrite deletes it; give one of them")
+        raise ValueError("--resume goes on with the earlier run and --overwrite deletes it; give one of them")
     holds_run = (folder / "config.yaml").exists()
     if resume and not holds_run:
-        raise ConfigError(f"nothing to resume: {folder} holds no run; start it without --resume")
+        raise ValueError(f"nothing to resume: {folder} holds no run; start it without --resume")
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not holds_run:
-            raise ConfigError(
-                f"run folder {folder} holds something else than a run; choose another with run.dir=FOLDER"
-            )
+            raise ValueError(f"run folder {folder} holds something else than a run; choose another with run.dir=FOLDER")
         if not overwrite:
-            raise ConfigError(
+            raise ValueError(
                 f"run folder {folder} holds a run already; go on with --resume, delete it with --overwrite, "
                 "or choose another with run.dir=FOLDER"
             )

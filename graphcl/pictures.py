@@ -31,7 +31,7 @@ def draw_curve(metrics: Path, path: Path) -> None:
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     steps = np.array([line["step"] for line in lines])
     fig, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
-    for key in [key for key in lines[0] if key == "loss" or key.endswith("/loss")]:
+    for key in [key for key in lines[0] if key == "loss" or key.endswith(".loss")]:
         loss = np.array([line[key] for line in lines])
         window = max(1, len(loss) // 50)
         smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
@@ -72,7 +72,7 @@ def draw_embedding(run: Run, path: Path) -> None:
 
 
 def draw_views(run: Run, path: Path) -> None:
-    """A piece of the graph and each view of it, nodes in the same places: dropped is grey, added is red, masked hollow."""
+    """A piece of the graph and each view of it, nodes in the same places: dropped grey, added red, masked hollow."""
     piece = one_graph(run.data)
     drawn = {"graph": piece}
     method = run.method
