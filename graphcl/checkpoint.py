@@ -57,11 +57,12 @@ def write_whole(path: Path, payload: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)  # the new name is lasting only once its folder is synced
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if os.name == "posix":  # the new name is lasting only once its folder is synced; Windows cannot open one
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -178,7 +179,7 @@ def load_weights(path: Path | str, method: nn.Module) -> None:
 
 
 def fill(method: nn.Module, tensors: Mapping[str, Tensor], where: str, kind: str = "") -> None:
-    """Load a state dict into the method; says what differs where it does not fit. `kind` is the class that was saved."""
+    """Load a state dict into the method; says what differs. `kind` is the class that was saved."""
     own = method.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
@@ -207,7 +208,7 @@ def _some(verb: str, names: list[str]) -> str:
 
 
 def write_environment(folder: Path | str, **figures: Any) -> None:
-    """Write `folder`/environment.json: commit, versions, hardware, and the `figures` given (seed, seconds, peak memory)."""
+    """Write `folder`/environment.json: commit, versions, hardware, and the `figures` given (seed, seconds, ...)."""
     cuda = torch.cuda.is_available()
     values = {
         "commit": _commit(),

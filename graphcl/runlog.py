@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -46,31 +46,31 @@ class Metrics:
         self.board = _summary_writer(folder) if tensorboard and folder and fabric.is_global_zero else None
 
     def add(self, head: Mapping[str, Any], parts: Mapping[str, Tensor], batch: int, batches: Sequence[Any]) -> None:
-        """Remember one step: `head` are plain values, `parts` scalars on the device, `batch` the first batch's number."""
+        """Remember one step: `head` are plain values, `parts` scalars on the device, `batch` the first's number."""
         place = f"batch {batch}" if len(batches) == 1 else f"batches {batch} to {batch + len(batches) - 1}"
         ids = [ids for one in batches if (ids := _ids(one)) is not None]
         self.pending.append((dict(head), dict(parts), place, ids))
 
     def flush(self) -> None:
-        """Bring the values over, and write them. Raises NonFiniteLoss, after the lines of the good steps are written."""
+        """Bring the values over, and write them. Raises NonFiniteLoss, once the lines of the good steps are written."""
         if not self.pending:
             return
         pending, self.pending = self.pending, []
-        own = torch.stack([value for _, parts, _, _ in pending for value in parts.values()])
-        values = iter((own if self.fabric.world_size == 1 else self.fabric.all_reduce(own, reduce_op="mean")).tolist())
-        lines = []
+        stacked = torch.stack([value for _, parts, _, _ in pending for value in parts.values()])
+        if self.fabric.world_size > 1:
+            stacked = cast(Tensor, self.fabric.all_reduce(stacked, reduce_op="mean"))
+        values = iter(stacked.tolist())
+        lines: list[dict[str, Any]] = []
         for head, parts, place, ids in pending:
             row = head | {key: next(values) for key in parts}
             bad = next((key for key in parts if _is_loss(key) and not math.isfinite(row[key])), None)
             if bad is not None:
                 self._write(lines)
-                which = (
-                    _shortened(ids) if not torch.stack(list(parts.values())).isfinite().all() else "on another process"
-                )
+                ours = not torch.stack(list(parts.values())).isfinite().all()  # stacked is the mean over the processes
+                where = f"epoch {head['epoch']}, {place}{_shortened(ids)}" if ours else "in another process"
                 raise NonFiniteLoss(
-                    f"{bad} is {row[bad]} at step {head['step']} (epoch {head['epoch']}, {place}{which}). {self.last_good()} "
-                    "Usual ways out: lower train.lr, set train.clip=1, raise method.tau, look for nan or huge values in "
-                    "the features of these graphs"
+                    f"{bad} is {row[bad]} at step {head['step']} ({where}). {self.last_good()} Usual ways out: "
+                    "lower train.lr, set train.clip=1, raise method.tau, look for nan or huge values in the features"
                 )
             for key in parts:
                 self.sums[key] = self.sums.get(key, 0.0) + row[key]
@@ -118,9 +118,12 @@ class Metrics:
                 file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
         except OSError as error:
             raise CheckpointError(
-                f"{self.path} could not be written: {error.strerror}; {self.last_good()} Make room and go on with --resume"
+                f"{self.path} could not be written: {error.strerror}. {self.last_good()} "
+                "Make room and go on with --resume"
             ) from None
-        for line in lines if self.board else ():
+        if self.board is None:
+            return
+        for line in lines:
             for key, value in line.items():
                 if key not in {"step", "epoch"} and value is not None:
                     self.board.add_scalar(key, value, line["step"])

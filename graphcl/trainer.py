@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import sys
 import time
 import warnings
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch_geometric.data import Data
@@ -126,7 +125,8 @@ def fit(run: Run, folder: Path | str | None = None, *, resume: bool = False, pro
                 method.before_epoch(on(fabric.device, loader.in_order()), place.epoch)
             method.train()
             for batches in chunks(on(fabric.device, loader.epoch(place.epoch, start=place.batch)), train.accumulate):
-                head, parts = {"step": place.step + 1, "epoch": place.epoch + 1}, {}
+                head: dict[str, float] = {"step": place.step + 1, "epoch": place.epoch + 1}
+                parts: dict[str, Tensor] = {}
                 scale = lr_scale(place.step, total, train)
                 for (name, own), optimizer in zip(players.items(), steppers, strict=True):
                     for group in optimizer.param_groups:
@@ -222,7 +222,7 @@ def make_optimizer(parameters: Sequence[nn.Parameter], train: TrainConfig, fused
     """Adam, AdamW, or SGD with momentum 0.9."""
     if train.optimizer == "sgd":
         return SGD(parameters, lr=train.lr, momentum=0.9, weight_decay=train.weight_decay, fused=fused)
-    kind = {"adam": Adam, "adamw": AdamW}[train.optimizer]
+    kind = Adam if train.optimizer == "adam" else AdamW
     return kind(parameters, lr=train.lr, weight_decay=train.weight_decay, fused=fused)
 
 
@@ -276,7 +276,7 @@ def only(own: Sequence[nn.Parameter], method: Method) -> Iterator[None]:
 
 
 def lr_scale(done: int, total: int, train: TrainConfig) -> float:
-    """Share of the learning rate for the step after `done` steps: linear over the warm-up, then constant or a half cosine."""
+    """Share of the learning rate after `done` steps: linear over the warm-up, then constant or a half cosine."""
     if done < train.warmup:
         return (done + 1) / train.warmup
     if train.schedule == "constant":
@@ -309,7 +309,8 @@ def asked(signal: StopSignal, fabric: Fabric, together: bool) -> bool:
         return signal.asked
     if not together:
         return False
-    return fabric.all_reduce(torch.tensor(float(signal.asked), device=fabric.device), reduce_op="sum").item() > 0
+    count = fabric.all_reduce(torch.tensor(float(signal.asked), device=fabric.device), reduce_op="sum")
+    return bool(count)
 
 
 # --- saving and resuming ----------------------------------------------------------------------------------------------
@@ -323,7 +324,7 @@ def open_folder(folder: Path, resume: bool, fabric: Fabric) -> dict[str, Any] | 
     found = list_checkpoints(checkpoints)
     if found and not resume:
         raise CheckpointError(
-            f"{folder} holds a run already ({found[-1].name}); go on with --resume, or choose another folder with run.dir=..."
+            f"{folder} holds a run already ({found[-1].name}); go on with --resume, or choose another with run.dir=..."
         )
     state = None
     if found:
@@ -381,11 +382,12 @@ def check_state(state: Mapping[str, Any], run: Run, world: int, total: int) -> N
     ]
     if changed:
         raise CheckpointError(
-            f"cannot resume, the config has changed: {'; '.join(changed)}. Put it back, or start another run with run.dir=..."
+            f"cannot resume, the config has changed: {'; '.join(changed)}. Put it back, or start another run "
+            "with run.dir=..."
         )
     if state["batches"] != len(run.loader):
         raise CheckpointError(
-            f"cannot resume, the data has changed: an epoch had {state['batches']} batches and now has {len(run.loader)}"
+            f"cannot resume, the data has changed: {state['batches']} batches an epoch then, {len(run.loader)} now"
         )
     if len(state["rng"]) != world:
         raise CheckpointError(f"cannot resume with {world} processes what ran with {len(state['rng'])}; start as many")
@@ -435,5 +437,9 @@ def peak_memory(device: torch.device) -> float:
     """Most memory held so far, in MB: on the GPU by torch, else by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
