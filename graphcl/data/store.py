@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from graphcl.data.pyg import flat_arrays
+
 FORMAT, VERSION = "graphcl-store", 1
 _ARRAYS = ("x", "src", "dst", "edge_attr", "y", "node_ptr", "edge_ptr")
+_TEXTS = ("smiles", "names")
 
 
 class GraphStore:
@@ -30,7 +33,8 @@ class GraphStore:
     src, dst: [E] node numbers inside their own graph, kept as int32.  edge_attr: [E, Fe] or None.
     y: [B] classes (int64) or values (float), [B, T] for T tasks (NaN: missing), or None.
     node_ptr, edge_ptr: [B + 1] int64, graph i has rows ptr[i] to ptr[i + 1]; always on the CPU, so that the size of
-    a batch is known without asking the device.  smiles: B strings or None; they stay in the store, not in batches.
+    a batch is known without asking the device.
+    smiles, names: B strings or None; they stay in the store, batches do not carry them.
 
     Raises ValueError if the shapes disagree; `check()` looks at the contents.
     """
@@ -46,11 +50,12 @@ class GraphStore:
         edge_attr: Tensor | None = None,
         y: Tensor | None = None,
         smiles: list[str] | None = None,
+        names: list[str] | None = None,
         name: str = "graphs",
     ) -> None:
         self.x, self.src, self.dst = x, src.to(torch.int32), dst.to(torch.int32)
         self.node_ptr, self.edge_ptr = node_ptr.to("cpu", torch.int64), edge_ptr.to("cpu", torch.int64)
-        self.edge_attr, self.smiles, self.name = edge_attr, smiles, name
+        self.edge_attr, self.smiles, self.names, self.name = edge_attr, smiles, names, name
         self.y = y if y is None or y.is_floating_point() else y.to(torch.int64)
         self._check_shapes()
 
@@ -77,6 +82,7 @@ class GraphStore:
             (len(self.edge_ptr) - 1, graphs, "edge_ptr"),
             (graphs if self.y is None else len(self.y), graphs, "y"),
             (graphs if self.smiles is None else len(self.smiles), graphs, "smiles"),
+            (graphs if self.names is None else len(self.names), graphs, "names"),
         ):
             if got != want:
                 raise ValueError(f"{self.name}: {what} is for {got} graphs, node_ptr for {want}")
@@ -86,20 +92,20 @@ class GraphStore:
             raise ValueError(f"{self.name}: edge_attr must be [{len(self.src)}, Fe], got {tuple(self.edge_attr.shape)}")
 
     def check(self) -> GraphStore:
-        """The store itself; ValueError naming the first graph that is empty, has an edge out of range, or NaN or inf."""
+        """The store itself; ValueError naming the first graph that is empty or has an edge out of range, NaN or inf."""
         nodes = self.node_ptr.diff()
         if bool((nodes == 0).any()):
             empty = int((nodes == 0).nonzero()[0])
             raise ValueError(f"{self.name}: graph {empty} has no nodes; leave it out, every graph needs at least one")
-        limit = torch.repeat_interleave(nodes, self.edge_ptr.diff()).to(self.src.device)
+        limit = torch.repeat_interleave(nodes.to(torch.int32), self.edge_ptr.diff()).to(self.src.device)
         for what, ends in (("src", self.src), ("dst", self.dst)):
             bad = ((ends < 0) | (ends >= limit)).nonzero()
             if len(bad):
                 edge = int(bad[0])
                 graph = self._graph_of(edge, self.edge_ptr)
                 raise ValueError(
-                    f"{self.name}: graph {graph}, edge {edge - int(self.edge_ptr[graph])}: {what} is {int(ends[edge])}, "
-                    f"the graph has {int(nodes[graph])} nodes, numbered from 0"
+                    f"{self.name}: graph {graph}, edge {edge - int(self.edge_ptr[graph])}: "
+                    f"{what} is {int(ends[edge])}, the graph has {int(nodes[graph])} nodes, numbered from 0"
                 )
         for what, values, pointer in (("x", self.x, self.node_ptr), ("edge_attr", self.edge_attr, self.edge_ptr)):
             if values is None or not values.is_floating_point():
@@ -125,7 +131,8 @@ class GraphStore:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"GraphStore({self.name}: {len(self)} graphs, {len(self.x)} nodes, {len(self.src)} edges, x {tuple(self.x.shape)})"
+        sizes = f"{len(self)} graphs, {len(self.x)} nodes, {len(self.src)} edges, {self.num_features} features"
+        return f"GraphStore({self.name}: {sizes})"
 
     @property
     def num_graphs(self) -> int:
@@ -219,6 +226,7 @@ class GraphStore:
             edge_attr=None if self.edge_attr is None else self.edge_attr[e_id],
             y=None if self.y is None else self.y[index.to(self.y.device)],
             smiles=None if self.smiles is None else [self.smiles[i] for i in index.tolist()],
+            names=None if self.names is None else [self.names[i] for i in index.tolist()],
             name=self.name,
         )
 
@@ -235,46 +243,21 @@ class GraphStore:
         }
         return self._like(**moved)
 
-    def _like(self, **changed: Tensor) -> GraphStore:
-        parts = {key: getattr(self, key) for key in (*_ARRAYS, "smiles", "name")} | changed
+    def _like(self, **changed: Tensor | None) -> GraphStore:
+        parts: dict[str, Any] = {key: getattr(self, key) for key in (*_ARRAYS, *_TEXTS, "name")} | changed
         return GraphStore(**parts)
 
     @classmethod
     def from_graphs(cls, graphs: Iterable[Data], name: str = "graphs") -> GraphStore:
-        """Store of PyG graphs (a list, or an InMemoryDataset): x, edge_index, edge_attr and y; other attributes are left out.
+        """Store of PyG graphs (a list, an InMemoryDataset): x, edge_index, edge_attr, y; other attributes are left out.
 
         y: a number or [1] for each graph, or [1, T] for T tasks; all graphs have it or none.
         Raises ValueError naming the graph whose shapes, widths, types, edges or values do not fit.
         """
-        listed = list(graphs)
-        if not listed:
-            raise ValueError(f"{name}: no graphs given")
-        for i, graph in enumerate(listed):
-            if not isinstance(graph, Data):
-                raise ValueError(
-                    f"{name}: graph {i} is a {type(graph).__name__}; a torch_geometric.data.Data is needed"
-                )
-        counts = torch.tensor([_num_nodes(graph, f"{name}: graph {i}") for i, graph in enumerate(listed)])
-        edges = [_edges(graph, f"{name}: graph {i}") for i, graph in enumerate(listed)]
-        edge_counts = [pair.shape[1] for pair in edges]
-        x = _stack(listed, "x", counts.tolist(), name)
-        edge_index = torch.cat(edges, dim=1)
-        outside = edge_index.numel() and int(edge_index.abs().max()) >= 2**31  # before they are cut to int32
-        if outside:
-            raise ValueError(f"{name}: an edge index is beyond 2^31; node numbers count from 0 inside each graph")
-        return cls(
-            torch.zeros(int(counts.sum()), 0) if x is None else x,
-            edge_index[0],
-            edge_index[1],
-            _pointer(counts),
-            _pointer(torch.tensor(edge_counts)),
-            edge_attr=_stack(listed, "edge_attr", edge_counts, name),
-            y=_labels(listed, name),
-            name=name,
-        ).check()
+        return cls(**flat_arrays(list(graphs), name), name=name).check()
 
     def save(self, folder: str | Path) -> None:
-        """Write the store to a new folder: `.npy` arrays, `meta.json`, `smiles.txt`. Nothing half-written is left behind.
+        """Write the store to a new folder: `.npy` arrays and JSON; nothing half-written stays behind.
 
         Raises FileExistsError if the folder is there already, OSError if it cannot be written.
         """
@@ -287,14 +270,15 @@ class GraphStore:
             arrays = {key: value.cpu().numpy() for key in _ARRAYS if (value := getattr(self, key)) is not None}
             for key, array in arrays.items():
                 np.save(building / f"{key}.npy", array, allow_pickle=False)
-            if self.smiles is not None:
-                (building / "smiles.txt").write_text("".join(f"{line}\n" for line in self.smiles), encoding="utf-8")
+            texts = [key for key in _TEXTS if getattr(self, key) is not None]
+            for key in texts:
+                (building / f"{key}.json").write_text(json.dumps(getattr(self, key)), encoding="utf-8")
             meta = {
                 "format": FORMAT,
                 "version": VERSION,
                 "name": self.name,
                 "graphs": len(self),
-                "smiles": self.smiles is not None,
+                "texts": texts,
                 "arrays": {
                     key: {"dtype": str(array.dtype), "shape": list(array.shape)} for key, array in arrays.items()
                 },
@@ -308,7 +292,7 @@ class GraphStore:
 
     @classmethod
     def open(cls, folder: str | Path) -> GraphStore:
-        """Open a saved store, memory mapped. Raises ValueError if it is not one, is newer than this code, or truncated."""
+        """Open a saved store, memory mapped. Raises ValueError if it is not one, of another version, or truncated."""
         folder = Path(folder)
         meta = _read_meta(folder)
         arrays = {}
@@ -321,17 +305,17 @@ class GraphStore:
                 raise ValueError(f"{path}: damaged or missing ({error}); delete {folder} and build it again") from None
             if str(array.dtype) != entry["dtype"] or list(array.shape) != entry["shape"]:
                 raise ValueError(
-                    f"{path}: holds {array.dtype} {list(array.shape)}, meta.json says {entry['dtype']} {entry['shape']}; "
-                    f"delete {folder} and build it again"
+                    f"{path}: holds {array.dtype} {list(array.shape)}, meta.json says "
+                    f"{entry['dtype']} {entry['shape']}; delete {folder} and build it again"
                 )
             arrays[key] = torch.from_numpy(array)
-        try:
-            smiles = (folder / "smiles.txt").read_text(encoding="utf-8").split("\n")[:-1] if meta["smiles"] else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{folder}: smiles.txt is not readable ({error}); delete the folder and build it again"
-            ) from None
-        return cls(**arrays, smiles=smiles, name=meta["name"])
+        texts = {}
+        for key in meta["texts"]:
+            try:
+                texts[key] = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{folder / key}.json: damaged or missing ({error}); delete {folder}") from None
+        return cls(**arrays, **texts, name=meta["name"])
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
@@ -344,7 +328,8 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is not a saved GraphStore: meta.json does not say 'format': {FORMAT!r}")
     if meta.get("version") != VERSION:
         raise ValueError(
-            f"{folder} has store version {meta.get('version')!r}, this graphcl reads {VERSION}; build it again or update"
+            f"{folder} has store version {meta.get('version')!r}, this graphcl reads {VERSION}; "
+            "delete it and build it again, or update graphcl"
         )
     arrays = meta.get("arrays")
     required = set(_ARRAYS) - {"edge_attr", "y"}
@@ -352,8 +337,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: 'arrays' must name {', '.join(_ARRAYS)}; delete {folder} and build it again")
     if not all(isinstance(entry, dict) and {"dtype", "shape"} <= entry.keys() for entry in arrays.values()):
         raise ValueError(f"{path}: every array needs 'dtype' and 'shape'; delete {folder} and build it again")
-    if not isinstance(meta.get("smiles"), bool) or not isinstance(meta.get("name"), str):
-        raise ValueError(f"{path}: 'smiles' (true or false) and 'name' are needed; delete {folder} and build it again")
+    texts = meta.get("texts")
+    if not isinstance(texts, list) or not set(texts) <= set(_TEXTS) or not isinstance(meta.get("name"), str):
+        raise ValueError(f"{path}: 'texts' (of {', '.join(_TEXTS)}) and 'name' are needed; delete {folder}")
     return meta
 
 
@@ -366,83 +352,3 @@ def _umask() -> int:
 def _wide(values: Tensor) -> Tensor:
     """Integers as int64, which embeddings and one-hot want; floats as they are."""
     return values if values.is_floating_point() else values.to(torch.int64)
-
-
-def _pointer(counts: Tensor) -> Tensor:
-    """[0, c0, c0 + c1, ...]"""
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-def _num_nodes(graph: Data, where: str) -> int:
-    given = graph._store.get("num_nodes")
-    x = graph.x
-    if x is not None and (not isinstance(x, Tensor) or x.dim() != 2):
-        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"{where}: x must be a tensor [num_nodes, F], got {shape}")
-    if x is not None and given is not None and len(x) != given:
-        raise ValueError(f"{where}: x has {len(x)} rows, num_nodes is {given}")
-    count = given if given is not None else (len(x) if x is not None else graph.num_nodes)
-    if not count:
-        raise ValueError(f"{where} has no nodes; leave it out, every graph needs at least one")
-    return int(count)
-
-
-def _edges(graph: Data, where: str) -> Tensor:
-    edge_index = graph.edge_index
-    if edge_index is None:
-        return torch.zeros(2, 0, dtype=torch.int64)
-    if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.shape[0] != 2:
-        shape = tuple(edge_index.shape) if isinstance(edge_index, Tensor) else type(edge_index).__name__
-        raise ValueError(f"{where}: edge_index must be a tensor [2, E], got {shape}")
-    if edge_index.is_floating_point() and edge_index.numel() or edge_index.is_complex():
-        raise ValueError(f"{where}: edge_index is {edge_index.dtype}; node numbers must be integers")
-    return edge_index.to(torch.int64)
-
-
-def _stack(graphs: Sequence[Data], key: str, rows: Sequence[int], name: str) -> Tensor | None:
-    """The attribute of all graphs as one [sum of rows, width] tensor; None if no graph has it."""
-    parts: list[Tensor] = []
-    for i, graph in enumerate(graphs):
-        value = graph[key] if key in graph else None
-        if (value is None) != ((graphs[0][key] if key in graphs[0] else None) is None):
-            raise ValueError(
-                f"{name}: graph {i} has {'no ' if value is None else ''}{key}, graph 0 {'has' if value is None else 'has none'}"
-            )
-        if value is None:
-            continue
-        if value.dim() == 1 and key == "edge_attr":
-            value = value[:, None]
-        if value.dim() != 2 or len(value) != rows[i]:
-            raise ValueError(f"{name}: graph {i}: {key} must be [{rows[i]}, F], got {tuple(value.shape)}")
-        if value.dtype == torch.bool or value.is_complex():
-            raise ValueError(f"{name}: graph {i}: {key} is {value.dtype}; make it float or integer")
-        if parts and (value.shape[1] != parts[0].shape[1] or value.dtype != parts[0].dtype):
-            raise ValueError(
-                f"{name}: graph {i}: {key} is {value.dtype} of width {value.shape[1]}, "
-                f"graph 0 has {parts[0].dtype} of width {parts[0].shape[1]}; all must be alike"
-            )
-        parts.append(value)
-    return torch.cat(parts) if parts else None
-
-
-def _labels(graphs: Sequence[Data], name: str) -> Tensor | None:
-    """[B] or [B, T]; None if no graph has y."""
-    parts: list[Tensor] = []
-    for i, graph in enumerate(graphs):
-        if (graph.y is None) != (graphs[0].y is None):
-            raise ValueError(
-                f"{name}: graph {i} has {'no y' if graph.y is None else 'y'}, graph 0 has not the same; label all (-1: unknown) or none"
-            )
-        if graph.y is None:
-            continue
-        y = torch.as_tensor(graph.y)
-        y = y.reshape(1) if y.dim() == 0 else y
-        if y.dim() > 2 or len(y) != 1:
-            raise ValueError(f"{name}: graph {i}: y must be a number, [1], or [1, T] for T tasks, got {tuple(y.shape)}")
-        if parts and (y.shape != parts[0].shape or y.dtype != parts[0].dtype):
-            first = f"{parts[0].dtype} {tuple(parts[0].shape)}"
-            raise ValueError(
-                f"{name}: graph {i}: y is {y.dtype} {tuple(y.shape)}, graph 0 has {first}; all must be alike"
-            )
-        parts.append(y)
-    return torch.cat(parts) if parts else None

@@ -1,0 +1,164 @@
+"""Splits into training, validation and test rows: public, at random, few labels a class, folds, scaffolds."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphcl.data.store import GraphStore
+
+
+class Split(NamedTuple):
+    """Row numbers (int64) of nodes or graphs."""
+
+    train: Tensor
+    val: Tensor
+    test: Tensor
+
+
+def public_split(data: Data) -> list[Split]:
+    """The splits that the data came with: train_mask, val_mask, test_mask, each [N] or [N, k] (k splits)."""
+    masks = [mask for part in ("train", "val", "test") if (mask := getattr(data, f"{part}_mask", None)) is not None]
+    if len(masks) < 3:
+        raise ValueError("the data has no public split (train_mask, val_mask, test_mask); use data.split=random or few")
+    columns = [mask if mask.dim() == 2 else mask[:, None] for mask in masks]
+    k = max(column.shape[1] for column in columns)
+    for part, column in zip(("train", "val", "test"), columns, strict=True):
+        if column.shape[1] not in (1, k) or column.dtype != torch.bool:
+            raise ValueError(f"{part}_mask must be bool [N] or [N, {k}], got {column.dtype} {tuple(column.shape)}")
+    columns = [column.expand(-1, k) for column in columns]
+    return [Split(*(column[:, i].nonzero()[:, 0] for column in columns)) for i in range(k)]
+
+
+def random_split(
+    n: int, seed: int, repeats: int = 1, ratios: tuple[float, float, float] = (0.1, 0.1, 0.8)
+) -> list[Split]:
+    """Rows 0..n-1 at random into shares for training, validation and test, each at least one row."""
+    if min(ratios) <= 0 or abs(sum(ratios) - 1) > 1e-6:
+        raise ValueError(f"ratios must be three positive shares that sum to 1, got {ratios}")
+    if n < 3:
+        raise ValueError(
+            f"{n} rows with a label cannot be split into training, validation and test; at least 3 are needed"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    train = min(max(round(n * ratios[0]), 1), n - 2)
+    val = min(max(round(n * ratios[1]), 1), n - 1 - train)
+    orders = [torch.randperm(n, generator=generator) for _ in range(repeats)]
+    return [Split(order[:train], order[train : train + val], order[train + val :]) for order in orders]
+
+
+def few_split(y: Tensor, per_class: int, seed: int, repeats: int = 1, val: int = 500, test: int = 1000) -> list[Split]:
+    """`per_class` training rows of each class; `val` and `test` rows of the others.
+
+    y: [N] classes, -1 where unknown.  Where fewer rows are left, a third is for validation and the rest for the test.
+    """
+    classes = _classes(y, "few")
+    generator = torch.Generator().manual_seed(seed)
+    for c, count in enumerate(torch.bincount(classes[classes >= 0]).tolist()):
+        if 0 < count < per_class:
+            raise ValueError(
+                f"class {c} has {count} labelled rows, per_class={per_class} needs more; set a smaller data.per_class"
+            )
+    left = int((classes >= 0).sum()) - per_class * len(classes[classes >= 0].unique())
+    if left < 2:
+        raise ValueError(
+            f"per_class={per_class} leaves {left} rows for validation and test; set a smaller data.per_class"
+        )
+    if left < val + test:
+        val = max(left // 3, 1)
+        test = left - val
+    splits = []
+    for _ in range(repeats):
+        order = torch.randperm(len(classes), generator=generator)
+        order = order[classes[order] >= 0]
+        shuffled = classes[order]
+        chosen = torch.cat([(shuffled == c).nonzero()[:per_class, 0] for c in shuffled.unique()])
+        rest = torch.ones(len(order), dtype=torch.bool)
+        rest[chosen] = False
+        others = order[rest]
+        splits.append(Split(order[chosen], others[:val], others[val : val + test]))
+    return splits
+
+
+def kfold_split(y: Tensor, folds: int, seed: int) -> list[Split]:
+    """Stratified folds: fold i is the test set, fold i + 1 the validation set, the others are for training.
+
+    y: [N] classes, -1 where unknown (left out).
+    """
+    if folds < 3:
+        raise ValueError(f"kfold needs at least 3 folds (training, validation, test), got {folds}; set data.repeats=10")
+    classes = _classes(y, "kfold")
+    rows = (classes >= 0).nonzero()[:, 0]
+    for c, count in enumerate(torch.bincount(classes[rows]).tolist()):
+        if 0 < count < folds:
+            raise ValueError(
+                f"class {c} has {count} labelled rows, {folds} folds need {folds}; set a smaller data.repeats"
+            )
+    generator = torch.Generator().manual_seed(seed)
+    state = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    cut = StratifiedKFold(folds, shuffle=True, random_state=state).split(rows.numpy(), classes[rows].numpy())
+    parts = [rows[torch.from_numpy(test)] for _, test in cut]
+    splits = []
+    for i in range(folds):
+        val = (i + 1) % folds
+        train = torch.cat([part for j, part in enumerate(parts) if j not in (i, val)]).sort().values
+        splits.append(Split(train, parts[val], parts[i]))
+    return splits
+
+
+def make_splits(
+    source: Data | GraphStore,
+    kind: Literal["public", "random", "few", "scaffold", "kfold"],
+    *,
+    seed: int = 0,
+    repeats: int = 1,
+    per_class: int = 20,
+) -> list[Split]:
+    """Splits as the config names them; `repeats` draws (random, few) or folds (kfold).
+
+    public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part.
+    """
+    if kind == "public":
+        if isinstance(source, GraphStore):
+            raise ValueError(
+                f"{source.name} has no public split; use data.split=random, kfold, or scaffold (molecules)"
+            )
+        return public_split(source)
+    if kind == "scaffold":
+        if not isinstance(source, GraphStore) or source.smiles is None:
+            raise ValueError("data.split=scaffold needs molecules (SMILES); use random, few or kfold")
+        from graphcl.data.molecules import scaffold_split  # rdkit
+
+        return [Split(*scaffold_split(source.smiles))]
+    if source.y is None:
+        raise ValueError(f"data.split={kind} needs labels, the data has none")
+    y = source.y.cpu()
+    if kind == "random":
+        rows = _labelled(y).nonzero()[:, 0]
+        return [Split(*(rows[part] for part in split)) for split in random_split(len(rows), seed, repeats)]
+    if kind == "few":
+        return few_split(y, per_class, seed, repeats)
+    if kind == "kfold":
+        return kfold_split(y, repeats, seed)
+    raise ValueError(f"unknown split {kind!r}; known: public, random, few, scaffold, kfold")
+
+
+def _labelled(y: Tensor) -> Tensor:
+    """[N] bool: rows with at least one label."""
+    known = ~y.isnan() if y.is_floating_point() else y >= 0
+    return known if known.dim() == 1 else known.any(dim=1)
+
+
+def _classes(y: Tensor, kind: str) -> Tensor:
+    if y.dim() != 1 or y.is_floating_point():
+        raise ValueError(
+            f"data.split={kind} needs one class a row (integers [N]), got {y.dtype} {tuple(y.shape)}; "
+            "use random or scaffold"
+        )
+    if not bool((y >= 0).any()):
+        raise ValueError(f"data.split={kind} needs labels, all {len(y)} are unknown (-1)")
+    return y.cpu()
