@@ -4,10 +4,11 @@ import graphs
 import networkx as nx
 import pytest
 import torch
-from augment import DropNodes
 from augment_references import sigmas
 from hypothesis import given, settings
 from torch_geometric.data import Batch
+
+from augment import DropNodes
 
 
 def left(n: int, rate: float) -> int:

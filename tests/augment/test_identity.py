@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import graphs
 import pytest
+
 from augment import Identity
 
 
@@ -10,7 +11,7 @@ def test_gives_the_same_tensors(odd):
     batch = graphs.odd_batches()[odd]
     out = Identity()(batch)
     assert set(out.keys()) == set(batch.keys())
-    assert all(out[key] is batch[key] for key in batch.keys())
+    assert all(out[key] is batch[key] for key in set(batch.keys()))
 
 
 def test_gives_a_new_container():

@@ -4,10 +4,11 @@ import graphs
 import networkx as nx
 import pytest
 import torch
-from augment import PerturbEdges
 from augment_references import is_undirected_by_hand, pairs_by_hand, sigmas
 from hypothesis import given, settings
 from torch_geometric.data import Batch, Data
+
+from augment import PerturbEdges
 
 
 def whole_pairs_left(before: Data, after: Data) -> int:

@@ -6,10 +6,11 @@ import graphs
 import networkx as nx
 import pytest
 import torch
-from augment import Subgraph
 from augment_references import walk_by_hand
 from hypothesis import given, settings
 from torch_geometric.data import Batch
+
+from augment import Subgraph
 
 
 def size(n: int, keep: float) -> int:
@@ -81,7 +82,7 @@ def test_starts_anywhere():
 
 
 def test_goes_on_elsewhere_when_a_component_is_used_up():
-    """Three components of 4, 3 and 1 nodes: never more of them than needed, and each kept part is in one piece but the last."""
+    """Of components of 4, 3 and 1 nodes all but the last one that is visited are whole."""
     network = nx.disjoint_union_all([nx.path_graph(4), nx.path_graph(3), nx.path_graph(1)])
     out = Subgraph(0.75, generator=graphs.generator(2))(graphs.copies(graphs.from_networkx(network), 50))
     for part in out.to_data_list():
