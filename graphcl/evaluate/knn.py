@@ -1,0 +1,59 @@
+"""k-nearest-neighbour classification of frozen embeddings, weighted as in InstDisc (Wu et al., 2018, section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphcl.evaluate.scores import Scores, evaluate
+
+BLOCK = 2**24  # similarities, or votes, that are held at once
+
+
+def knn(
+    embeddings: Tensor,
+    labels: Tensor,
+    split: Any,
+    *,
+    k: int | Sequence[int] = (1, 5, 10, 20, 50),
+    tau: float = 0.07,
+    metric: str = "accuracy",
+    seed: int = 0,
+) -> Scores:
+    """The k train rows of highest cosine similarity s vote for their class with weight exp(s / tau).
+
+    k: one number, or several to choose from on the validation rows; one larger than the train set means all of it.
+    tau in (0, inf).  seed: nothing is drawn here; accepted so that every evaluation is called alike.
+    The rest, the errors included, is as in `linear_probe`.
+    """
+    ks = (k,) if isinstance(k, int) else tuple(k)
+    if not ks or any(not isinstance(one, int) or one < 1 for one in ks):
+        raise ValueError(
+            f"k must be a whole number >= 1 or several of them, got {k!r}; the default is 1, 5, 10, 20, 50"
+        )
+    if not tau > 0:
+        raise ValueError(f"tau must be > 0, got {tau!r}; InstDisc uses 0.07")
+
+    def predict(train: Tensor, y: Tensor, other: Tensor) -> Tensor:
+        return _votes(train, y, other, ks, tau)
+
+    return evaluate("k-NN", predict, embeddings, labels, split, metric)
+
+
+def _votes(train: Tensor, y: Tensor, other: Tensor, ks: tuple[int, ...], tau: float) -> Tensor:
+    """Each class's share of the votes under every k, [S, m, K]."""
+    train, other = F.normalize(train), F.normalize(other)
+    one_hot = F.one_hot(y).to(train.dtype)  # [n, K]
+    most = min(max(ks), len(train))
+    counted = torch.tensor([min(k, len(train)) - 1 for k in ks])
+    shares = []
+    for block in other.split(max(1, BLOCK // max(len(train), most * one_hot.shape[1]))):
+        similarity, nearest = (block @ train.T).topk(most)  # [b, k], descending
+        weight = ((similarity - similarity[:, :1]) / tau).exp()  # shares need no common factor, so the nearest has 1
+        votes = (weight[:, :, None] * one_hot[nearest]).cumsum(1)[:, counted]  # [b, S, K]
+        shares.append((votes / votes.sum(-1, keepdim=True)).transpose(0, 1))
+    return torch.cat(shares, dim=1) if shares else other.new_zeros(len(ks), 0, one_hot.shape[1])

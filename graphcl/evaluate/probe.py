@@ -1,0 +1,57 @@
+"""Linear probe: logistic regression on frozen embeddings.
+
+Embeddings are L2-normalised (as GRACE, GCA and BGRL have it), then centred and divided by one common number, both taken
+from the train rows alone. A number for each column is left out on purpose: with 140 train rows it blows up the columns
+that are all but constant there, which on Cora takes ten points from propagated features.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from graphcl.evaluate.scores import Scores, evaluate
+
+STRENGTHS = tuple(10.0**power for power in range(-6, 4))  # scikit-learn's C, from the strongest regularisation on
+
+
+def linear_probe(embeddings: Tensor, labels: Tensor, split: Any, *, metric: str = "accuracy", seed: int = 0) -> Scores:
+    """Logistic regression on the train rows, its C chosen on the validation rows, scored on the test rows.
+
+    embeddings: [n, D].  labels: [n] integer classes, or [n, T] tasks of 0 and 1 with NaN where unknown: the mean over
+    the tasks with both classes in train and test counts, the others are named in a warning, and C is common to all.
+    split: one Split, or a list for the mean and standard deviation.  metric: "accuracy" or "roc_auc".
+    seed: scikit-learn's random_state.  After C is chosen nothing is refitted on the validation rows.
+
+    Raises ValueError for embeddings that are not finite (naming the row), one class only in train, a part of the split
+    that is empty or overlaps another, labels missing (-1) in it, and rows that do not match.
+    """
+
+    def predict(train: Tensor, y: Tensor, other: Tensor) -> Tensor:
+        return _logistic(train, y, other, seed)
+
+    return evaluate("linear probe", predict, embeddings, labels, split, metric)
+
+
+def _logistic(train: Tensor, y: Tensor, other: Tensor, seed: int) -> Tensor:
+    """Decision values of every C, [S, m, K]; not probabilities, which are 1.0 for many rows and so would tie."""
+    train, other = F.normalize(train.double()), F.normalize(other.double())
+    centre = train.mean(0)
+    scale = (train - centre).square().mean().sqrt().clamp(min=1e-9)
+    fit, use = ((train - centre) / scale).numpy(), ((other - centre) / scale).numpy()
+    model = LogisticRegression(max_iter=1000, warm_start=True, random_state=seed)
+    decisions = []
+    with warnings.catch_warnings():
+        # At the weakest regularisation separable classes have no finite optimum; validation judges the outcome.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for strength in STRENGTHS:
+            model.set_params(C=strength).fit(fit, y.numpy())
+            values = torch.from_numpy(model.decision_function(use))
+            decisions.append(values if values.dim() == 2 else torch.stack([-values, values], dim=1))
+    return torch.stack(decisions)

@@ -1,0 +1,218 @@
+"""Scores, and the protocol that all evaluations share: fit on train, choose on validation, report on test."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+METRICS = {"accuracy": "accuracy", "roc_auc": "ROC-AUC"}
+
+# (train embeddings [n, D], train classes [n] in 0..K-1, other embeddings [m, D]) -> a score for each class under each
+# of S settings, [S, m, K]. It is given no other labels, so it cannot have seen those of the test rows.
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A metric on the test rows of each split (`values`), and on the validation rows that chose the setting (`valid`)."""
+
+    name: str
+    metric: str
+    values: tuple[float, ...]
+    valid: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the splits."""
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over the splits; 0 for one split."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    def __str__(self) -> str:
+        spread = f" ± {100 * self.std:.2f}" if len(self.values) > 1 else ""
+        splits = f"{len(self.values)} split{'s' if len(self.values) > 1 else ''}"
+        return f"{self.name} {METRICS.get(self.metric, self.metric)} {100 * self.mean:.2f}{spread} ({splits})"
+
+
+def evaluate(name: str, predict: Predict, embeddings: Any, labels: Any, split: Any, metric: str) -> Scores:
+    """Fit `predict` on the train rows, choose the setting on the validation rows and score it on the test rows.
+
+    The chosen model is not refitted on train and validation together.  embeddings: [n, D].  labels: [n] classes
+    (integers), or [n, T] tasks of 0 and 1 with NaN (integers: -1) where unknown; of several tasks the mean counts, over
+    those with both classes in train and test, and a warning names the others.  split: one Split or a list of them.
+
+    Raises ValueError for embeddings that are not finite, labels missing in the split, one class only, rows that do not
+    fit, parts of a split that are empty or overlap.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    x = _finite(embeddings)
+    tasks = _tasks(labels, len(x))
+    splits: Sequence[Any] = [split] if hasattr(split, "train") else list(split)
+    if not splits:
+        raise ValueError("no split given; make one with graphcl.data.splits, such as make_splits(data, 'random')")
+    valid, values = [], []
+    for number, one in enumerate(splits):
+        where = f"split {number}"
+        parts = _parts(one, len(x), where)
+        _check_labels(labels, tasks, parts, metric, where)
+        chosen, test = _one_split(predict, x, tasks, parts, metric, f"{name}, {where}")
+        valid.append(chosen)
+        values.append(test)
+    return Scores(name, metric, tuple(values), tuple(valid))
+
+
+def _one_split(
+    predict: Predict, x: Tensor, tasks: Tensor, parts: dict[str, Tensor], metric: str, where: str
+) -> tuple[float, float]:
+    """Validation and test score of the setting that is best on validation; of equals the first."""
+    valid, tests, left_out = [], [], []
+    for task, y in enumerate(tasks.unbind(1)):
+        train, val, test = (rows[y[rows] >= 0] for rows in parts.values())
+        classes = y[train].unique()
+        if len(classes) < 2 or len(y[test].unique()) < (2 if metric == "roc_auc" else 1):
+            left_out.append(task)
+            continue
+        other = torch.cat([val, test])
+        scores = predict(x[train], torch.searchsorted(classes, y[train]), x[other])  # [S, v + t, K]
+        valid.append(_measure(metric, scores[:, : len(val)], classes, y[val]))
+        tests.append((scores[:, len(val) :], classes, y[test]))
+    if left_out and tests:
+        warnings.warn(
+            f"{where}: tasks {', '.join(map(str, left_out))} of {tasks.shape[1]} are left out of the mean: "
+            "only one class in train or test",
+            stacklevel=4,
+        )
+    if not tests:
+        raise ValueError(
+            f"{where}: no task has both classes in train and test; use another split or seed, or more rows"
+        )
+    over_tasks = torch.stack(valid).nanmean(0)  # [S]; a task that validation cannot score has no say
+    if over_tasks.isnan().all():
+        raise ValueError(
+            f"{where}: the validation rows are all of one class, so {metric} cannot choose the setting; "
+            "use metric='accuracy' or another split"
+        )
+    best = int(over_tasks.argmax())
+    test_scores = [_measure(metric, scores[best : best + 1], classes, y) for scores, classes, y in tests]
+    return float(over_tasks[best]), float(torch.cat(test_scores).mean())
+
+
+def _measure(metric: str, scores: Tensor, classes: Tensor, y: Tensor) -> Tensor:
+    """[S] of scores [S, m, K] for the true classes y [m]; NaN where the metric is not defined."""
+    if metric == "accuracy":
+        return (classes[scores.argmax(-1)] == y).double().mean(-1)
+    if len(y.unique()) < 2:
+        return torch.full((len(scores),), float("nan"), dtype=torch.float64)
+    truth = (y == classes[1]).numpy()
+    return torch.tensor([roc_auc_score(truth, one[:, 1].numpy()) for one in scores], dtype=torch.float64)
+
+
+def _finite(embeddings: Any) -> Tensor:
+    """Embeddings on the CPU, float32 or float64."""
+    x = torch.as_tensor(embeddings).detach().cpu()
+    if x.dim() != 2 or x.numel() == 0:
+        raise ValueError(f"embeddings must be [n, D] with n, D > 0, got {tuple(x.shape)}")
+    x = x if x.dtype == torch.float64 else x.float()
+    bad = (~x.isfinite()).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise ValueError(
+            f"embeddings must be finite, row {row} has {float(x[row, column])} in column {column}; "
+            "look for NaN or infinity in its features, or lower the learning rate"
+        )
+    return x
+
+
+def _tasks(labels: Any, rows: int) -> Tensor:
+    """Labels as classes [n, T], -1 where unknown."""
+    if labels is None:
+        raise ValueError("no labels given; the data has no y, so its embeddings can be written but not scored")
+    y = torch.as_tensor(labels).detach().cpu()
+    if y.dim() not in (1, 2) or y.numel() == 0:
+        raise ValueError(f"labels must be [n] classes or [n, T] tasks, got {tuple(y.shape)}")
+    if len(y) != rows:
+        raise ValueError(f"embeddings have {rows} rows, labels {len(y)}; give one label to each row, -1 where unknown")
+    y = y if y.dim() == 2 else y[:, None]
+    if y.is_floating_point():
+        y = y.nan_to_num(-1.0, posinf=2.0, neginf=2.0).where(y != -1, 2.0)  # -1 marks NaN only, 2 what is no label
+    if y.is_floating_point() or y.shape[1] > 1:
+        bad = ((y != 0) & (y != 1) & (y != -1)).nonzero()
+        if len(bad):
+            row, task = bad[0].tolist()
+            got = torch.as_tensor(labels).reshape(len(y), -1)[row, task].item()
+            raise ValueError(
+                f"labels of several tasks, and float labels, must be 0, 1 or NaN; row {row}, task {task} is {got}; "
+                "classes are integers [n], regression is not supported"
+            )
+    return y.to(torch.int64).clamp(min=-1)
+
+
+def _parts(split: Any, rows: int, where: str) -> dict[str, Tensor]:
+    """The checked row numbers of a split."""
+    parts = {}
+    for part in ("train", "val", "test"):
+        index = torch.as_tensor(getattr(split, part)).cpu()
+        if index.numel() == 0:
+            raise ValueError(
+                f"{where}: {part} is empty; the probe is fitted on train, chosen on val and scored on test, "
+                "so give each at least one row"
+            )
+        if index.dim() != 1 or index.dtype == torch.bool or index.is_floating_point():
+            raise ValueError(
+                f"{where}: {part} must be row numbers [n], got {index.dtype} {tuple(index.shape)}; "
+                "of a mask use mask.nonzero()[:, 0]"
+            )
+        if int(index.min()) < 0 or int(index.max()) >= rows:
+            raise ValueError(
+                f"{where}: {part} goes from {int(index.min())} to {int(index.max())}, embeddings have {rows} rows; "
+                "is the split of other data?"
+            )
+        parts[part] = index.long()
+    numbers, count = torch.cat(list(parts.values())).unique(return_counts=True)
+    if (count > 1).any():
+        row = int(numbers[count > 1][0])
+        inside = " and ".join(part for part, index in parts.items() if row in index)
+        raise ValueError(f"{where}: row {row} stands more than once, in {inside}; the parts must not overlap")
+    return parts
+
+
+def _check_labels(labels: Any, tasks: Tensor, parts: dict[str, Tensor], metric: str, where: str) -> None:
+    """One task has to be whole: no label missing, two classes at least. Of several tasks some may be left out."""
+    if tasks.shape[1] > 1:
+        return
+    y = tasks[:, 0]
+    if not torch.as_tensor(labels).is_floating_point():
+        for part, rows in parts.items():
+            missing = rows[y[rows] < 0]
+            if len(missing):
+                raise ValueError(
+                    f"{where}: {len(missing)} of {len(rows)} {part} rows have no label (-1), first row "
+                    f"{int(missing[0])}; leave them out of the split"
+                )
+    known = {part: y[rows][y[rows] >= 0].unique() for part, rows in parts.items()}
+    if len(known["train"]) < 2:
+        only = f"class {int(known['train'][0])} only" if len(known["train"]) else "no label"
+        raise ValueError(f"{where}: train has {only}; a probe needs two classes: use another split or more train rows")
+    if metric == "roc_auc":
+        classes = torch.cat(list(known.values())).unique()
+        if len(classes) > 2:
+            raise ValueError(
+                f"{where}: roc_auc needs two classes (or several tasks of 0 and 1), the labels have {len(classes)}; "
+                "use metric='accuracy'"
+            )
+        if len(known["test"]) < 2:
+            raise ValueError(
+                f"{where}: roc_auc is not defined, all test rows are of one class; "
+                "use metric='accuracy' or another split"
+            )
