@@ -70,7 +70,7 @@ def centrality_by_hand(network: nx.Graph, kind: str) -> dict[int, float]:
     if kind == "degree":
         return dict(network.degree())
     if kind == "pagerank":
-        return nx.pagerank(network, weight=None, tol=1e-10)
+        return nx.pagerank(network, weight=None, tol=1e-10, max_iter=10000)
     return nx.eigenvector_centrality(network, max_iter=10000, tol=1e-10)
 
 
