@@ -1,8 +1,8 @@
 """Rows of all processes, with gradient, so that every process contrasts against the whole batch.
 
 The loss of each process is the mean over its own rows, without a further factor: the backward pass of `gather` adds up
-the processes, DDP divides by their number, and the result is the gradient of one process that has all rows. With unequal
-numbers of rows the gathered rows are right, but DDP's mean weighs every process alike, not every row.
+the processes, DDP divides by their number, and the result is the gradient of one process that has all rows. With
+unequal numbers of rows the gathered rows are right, but DDP's mean weighs every process alike, not every row.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# torch 2.13 renamed the two, and its older names warn. A torch built without distributed has neither, and needs none.
+_all_gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
 
 
 def gather(x: Tensor) -> tuple[Tensor, int]:
@@ -23,7 +27,8 @@ def gather(x: Tensor) -> tuple[Tensor, int]:
         return x, 0
     counts = _counts(x)
     rank = dist.get_rank()
-    return _Gather.apply(x, counts, rank), sum(counts[:rank])
+    rows: Tensor = _Gather.apply(x, counts, rank)  # type: ignore[no-untyped-call]
+    return rows, sum(counts[:rank])
 
 
 def gather_views(z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
@@ -50,7 +55,7 @@ def _counts(x: Tensor) -> list[int]:
     """How many rows each process has. Waits for the device: the sizes of the results depend on it."""
     own = torch.tensor([len(x)], device=x.device)
     counts = torch.empty(dist.get_world_size(), dtype=own.dtype, device=x.device)
-    dist.all_gather_into_tensor(counts, own)
+    _all_gather(counts, own)
     return counts.tolist()
 
 
@@ -61,7 +66,7 @@ class _Gather(torch.autograd.Function):
         longest = max(counts)
         own = _pad(x, longest).contiguous()
         rows = x.new_empty((len(counts) * longest, *x.shape[1:]))
-        dist.all_gather_into_tensor(rows, own)
+        _all_gather(rows, own)
         return torch.cat([part[:count] for part, count in zip(torch.split(rows, longest), counts, strict=True)])
 
     @staticmethod
@@ -69,7 +74,7 @@ class _Gather(torch.autograd.Function):
         longest = max(ctx.counts)
         rows = torch.cat([_pad(part, longest) for part in torch.split(grad, ctx.counts)])
         own = grad.new_empty((longest, *grad.shape[1:]))
-        dist.reduce_scatter_tensor(own, rows)
+        _reduce_scatter(own, rows)
         return own[: ctx.counts[ctx.rank]], None, None
 
 

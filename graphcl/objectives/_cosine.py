@@ -1,4 +1,4 @@
-"""Cosine similarities that hold at tau = 0.01, in half precision and for zero rows; the checks that the losses share."""
+"""Cosines that hold at tau = 0.01, in half precision and for zero rows, and the checks that the losses share."""
 
 from __future__ import annotations
 
