@@ -251,6 +251,8 @@ def take_turn(
         with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
             with fabric.autocast():  # on one device Fabric sends only `forward` through its precision, not `loss`
                 values = model.loss(batch, name)
+            if not isinstance(values, dict) or "loss" not in values:
+                raise ValueError(f"loss() must return a dict with the key 'loss', got {values!r:.80}")
             fabric.backward(values["loss"] / len(batches))
         for key, value in values.items():
             share = torch.as_tensor(value, dtype=torch.float32, device=fabric.device).detach() / len(batches)
