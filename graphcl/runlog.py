@@ -110,6 +110,11 @@ class Metrics:
             else:
                 os.truncate(self.path, state["bytes"])
 
+    def close(self) -> None:
+        """Let go of TensorBoard's file."""
+        if self.board is not None:
+            self.board.close()
+
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
         if self.path is None or not self.fabric.is_global_zero:
             return

@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -116,6 +116,7 @@ def fit(run: Run, folder: Path | str | None = None, *, resume: bool = False, pro
     begun, items = time.perf_counter(), 0
     unit = "nodes" if isinstance(run.data, Data) else "graphs"
     with (
+        closing(log),
         compiled(method, train.compile),
         StopSignal(active=folder is not None) as signal,
         Progress(progress and fabric.is_global_zero, total, place.step, unit) as bar,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -95,7 +95,8 @@ def small_config(**settings: Any) -> Config:
     return Config.model_validate(values)
 
 
-def small_run(method: Method | None = None, loader: Any = None, **settings: Any) -> Run:
+def small_run(make: Callable[[], Method] = Momentum, loader: Any = None, **settings: Any) -> Run:
+    """The method is made here, under a seed, so that two runs begin with the same weights."""
     torch.manual_seed(3)
-    loader = loader or Rows()
-    return Run(small_config(**settings), None, [], method or Momentum(), loader)  # type: ignore[arg-type]
+    loader = Rows() if loader is None else loader
+    return Run(small_config(**settings), None, [], make(), loader)  # type: ignore[arg-type]
