@@ -21,7 +21,7 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Scores:
-    """A metric on the test rows of each split (`values`), and on the validation rows that chose the setting (`valid`)."""
+    """A metric on the test rows of each split (`values`) and on the validation rows that chose a setting (`valid`)."""
 
     name: str
     metric: str
