@@ -94,8 +94,9 @@ class Loader:
 
     def in_order(self) -> Iterator[Any]:
         """All the data in data-set order; every process gets the whole."""
-        for index in torch.arange(self.num_items if isinstance(self.source, GraphStore) else 1).split(self.batch_size):
-            yield self._batch(index)
+        order = torch.arange(self.num_items if isinstance(self.source, GraphStore) else 1)
+        for first in range(0, len(order), self.batch_size):
+            yield self._batch(order[first : first + self.batch_size])
 
     def _batch(self, index: Tensor) -> Any:
         if isinstance(self.source, Data):

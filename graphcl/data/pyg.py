@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 
-def flat_arrays(graphs: Sequence[Data], name: str) -> dict[str, Tensor | None]:
+def flat_arrays(graphs: Sequence[Data], name: str) -> dict[str, Any]:
     """The arguments of GraphStore, see there; x is [N, 0] where the graphs have none."""
     if not graphs:
         raise ValueError(f"{name}: no graphs given")

@@ -57,13 +57,14 @@ def few_split(y: Tensor, per_class: int, seed: int, repeats: int = 1, val: int =
     y: [N] classes, -1 where unknown.  Where fewer rows are left, a third is for validation and the rest for the test.
     """
     classes = _classes(y, "few")
-    generator = torch.Generator().manual_seed(seed)
-    for c, count in enumerate(torch.bincount(classes[classes >= 0]).tolist()):
+    counts = torch.bincount(classes[classes >= 0])
+    for c, count in enumerate(counts.tolist()):
         if 0 < count < per_class:
             raise ValueError(
                 f"class {c} has {count} labelled rows, per_class={per_class} needs more; set a smaller data.per_class"
             )
-    left = int((classes >= 0).sum()) - per_class * len(classes[classes >= 0].unique())
+    present = counts.nonzero()[:, 0].tolist()
+    left = int(counts.sum()) - per_class * len(present)
     if left < 2:
         raise ValueError(
             f"per_class={per_class} leaves {left} rows for validation and test; set a smaller data.per_class"
@@ -75,8 +76,7 @@ def few_split(y: Tensor, per_class: int, seed: int, repeats: int = 1, val: int =
     for _ in range(repeats):
         order = torch.randperm(len(classes), generator=generator)
         order = order[classes[order] >= 0]
-        shuffled = classes[order]
-        chosen = torch.cat([(shuffled == c).nonzero()[:per_class, 0] for c in shuffled.unique()])
+        chosen = torch.cat([(classes[order] == c).nonzero()[:per_class, 0] for c in present])
         rest = torch.ones(len(order), dtype=torch.bool)
         rest[chosen] = False
         others = order[rest]

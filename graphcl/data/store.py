@@ -295,7 +295,7 @@ class GraphStore:
         """Open a saved store, memory mapped. Raises ValueError if it is not one, of another version, or truncated."""
         folder = Path(folder)
         meta = _read_meta(folder)
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for key, entry in meta["arrays"].items():
             path = folder / f"{key}.npy"
             try:
@@ -309,7 +309,7 @@ class GraphStore:
                     f"{entry['dtype']} {entry['shape']}; delete {folder} and build it again"
                 )
             arrays[key] = torch.from_numpy(array)
-        texts = {}
+        texts: dict[str, Any] = {}
         for key in meta["texts"]:
             try:
                 texts[key] = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))

@@ -112,7 +112,7 @@ def _targets(parts: dict[str, Path], graphs: int) -> Tensor | None:
         y = y[:, 0] if y.shape[1] == 1 else y
     elif "graph_labels" in parts:
         path = parts["graph_labels"]
-        y = torch.from_numpy(_numbers(path, np.int64))[:, 0].unique(sorted=True, return_inverse=True)[1]
+        y = torch.from_numpy(np.unique(_numbers(path, np.int64)[:, 0], return_inverse=True)[1])
     else:
         return None
     if len(y) != graphs:

@@ -1,0 +1,303 @@
+"""Data of one's own: GraphML, NetworkX, `.npz`, CSV edge lists. No pickles; every mistake names its place.
+
+For all of them: features must be finite and become float32, a missing label is -1 (NaN where labels are no whole
+numbers), repeated edges are merged (the first one's attributes stay), self loops stay, features and edges may be absent.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphcl.data.store import GraphStore
+
+
+def from_networkx(graphs: Iterable[nx.Graph], y: Any = None, name: str = "networkx") -> GraphStore:
+    """Store of NetworkX graphs; undirected edges go in both directions.
+
+    Numeric node attributes, in alphabetical order, are the features, numeric edge attributes edge_attr; text is left
+    out with a warning.  y: [B] or [B, T]; without it the graphs' own attribute `y` (`graph.graph["y"]`) is taken.
+    """
+    listed = list(graphs)
+    datas = [_graph_data(graph, f"{name}: graph {i}") for i, graph in enumerate(listed)]
+    if y is None and any("y" in graph.graph for graph in listed):
+        y = _targets([str(graph.graph.get("y", "")) for graph in listed], name)
+    store = GraphStore.from_graphs(datas, name)
+    if y is not None:
+        y = torch.as_tensor(y)
+        if len(y) != len(store):
+            raise ValueError(f"{name}: {len(y)} labels for {len(store)} graphs; give one each, -1 where unknown")
+        store = store._like(y=y if y.is_floating_point() else y.long())
+    return store
+
+
+def read_graphml_folder(folder: Path) -> GraphStore:
+    """Store of the `.graphml` files of a folder, in the order of their names (`store.names`).
+
+    Labels: `labels.csv` (file name, label), or else the graph attribute `y` in the files.
+    """
+    paths = sorted(folder.glob("*.graphml"))
+    graphs = [_graphml(path) for path in paths]
+    datas = [_graph_data(graph, str(path)) for graph, path in zip(graphs, paths, strict=True)]
+    store = GraphStore.from_graphs(datas, str(folder))
+    store.names = [path.stem for path in paths]
+    if (folder / "labels.csv").is_file():
+        place = {name: i for i, name in enumerate(store.names)}
+        return store._like(y=_labels_csv(folder / "labels.csv", place, suffix=".graphml"))
+    if any("y" in graph.graph for graph in graphs):
+        return store._like(y=_targets([str(graph.graph.get("y", "")) for graph in graphs], f"{folder}: y"))
+    return store
+
+
+def read_graphml(path: Path) -> Data:
+    """One graph from a `.graphml` file; the node attribute `y` is the label, `data.names` the nodes' ids."""
+    graph = _graphml(path)
+    labels = [str(values.pop("y", "")) for _, values in graph.nodes(data=True)]
+    data = _graph_data(graph, str(path))
+    if any(labels):
+        data.y = _targets(labels, f"{path}: node attribute y")
+    data.names = [str(node) for node in graph.nodes]
+    return data
+
+
+def read_npz(path: Path) -> Data:
+    """One graph from an `.npz`.
+
+    Arrays: edge_index [2, E] (or src and dst [E]), x [N, F], y [N], edge_attr [E, Fe], train_mask, val_mask, test_mask ([N] or [N, k]), num_nodes; all but the edges may be absent.
+
+    Edges are directed as given: for an undirected graph give both directions.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not readable as plain arrays (.npz without pickled objects): {error}") from None
+    known = {"edge_index", "src", "dst", "x", "y", "edge_attr", "train_mask", "val_mask", "test_mask", "num_nodes"}
+    if arrays.keys() - known:
+        raise ValueError(f"{path}: unknown arrays {sorted(arrays.keys() - known)}; known: {', '.join(sorted(known))}")
+    if "src" in arrays and "dst" in arrays and "edge_index" not in arrays:
+        if arrays["src"].shape != arrays["dst"].shape or arrays["src"].ndim != 1:
+            raise ValueError(f"{path}: src {arrays['src'].shape} and dst {arrays['dst'].shape} must both be [E]")
+        arrays["edge_index"] = np.stack([arrays["src"], arrays["dst"]])
+    ends = arrays.get("edge_index")
+    if ends is None or ends.ndim != 2 or len(ends) != 2 or ends.dtype.kind not in "iu":
+        got = "nothing" if ends is None else f"{ends.dtype} {ends.shape}"
+        raise ValueError(f"{path}: edge_index must be integers [2, E] (or src and dst [E]), got {got}")
+    ends = ends.astype(np.int64)
+    x = _float_array(arrays["x"], f"{path}: x") if "x" in arrays else None
+    sizes = {key: len(arrays[key]) for key in ("x", "y", "train_mask", "val_mask", "test_mask") if key in arrays}
+    if "num_nodes" in arrays:
+        sizes["num_nodes"] = int(arrays["num_nodes"])
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"{path}: the arrays disagree on the number of nodes: {sizes}")
+    nodes = next(iter(sizes.values())) if sizes else int(ends.max(initial=-1)) + 1
+    edge_attr = _float_array(arrays["edge_attr"], f"{path}: edge_attr") if "edge_attr" in arrays else None
+    if edge_attr is not None and len(edge_attr) != ends.shape[1]:
+        raise ValueError(f"{path}: edge_attr has {len(edge_attr)} rows for {ends.shape[1]} edges")
+    data = _node_data(ends, nodes, x, edge_attr, str(path))
+    if "y" in arrays:
+        data.y = _label_array(arrays["y"], f"{path}: y")
+    for part in ("train_mask", "val_mask", "test_mask"):
+        if part in arrays:
+            if arrays[part].dtype != bool:
+                raise ValueError(f"{path}: {part} must be bool [N] or [N, k], got {arrays[part].dtype}")
+            data[part] = torch.from_numpy(arrays[part])
+    return data
+
+
+def read_csv_folder(folder: Path) -> Data:
+    """One graph from `edges.csv` with `features.csv` and `labels.csv` where there are any; each has a header line.
+
+    edges.csv: two columns of node names, further columns numbers (edge_attr); every line is an undirected edge.
+    features.csv: node name, then numbers.  labels.csv: node name, label (whole numbers, values, or text, numbered in
+    alphabetical order; empty: unknown).  Nodes come in the order of features.csv, or else of labels.csv and then
+    edges.csv; `data.names` has their names.
+    """
+    edges = _csv_rows(folder / "edges.csv", least=2)
+    features = _csv_rows(folder / "features.csv", least=2) if (folder / "features.csv").is_file() else None
+    listed = features
+    if listed is None and (folder / "labels.csv").is_file():
+        listed = _csv_rows(folder / "labels.csv", least=2)
+    place: dict[str, int] = {}
+    for line, cells in listed or []:
+        if cells[0] in place:
+            raise ValueError(f"{folder}: line {line}: node {cells[0]!r} is listed twice")
+        place[cells[0]] = len(place)
+    ends, values = [], []
+    for line, cells in edges:
+        for node in cells[:2]:
+            if node not in place:
+                if features is not None:
+                    raise ValueError(f"{folder / 'edges.csv'}: line {line}: node {node!r} is not in features.csv")
+                place[node] = len(place)
+        ends.append((place[cells[0]], place[cells[1]]))
+        values.append(_cells(cells[2:], f"{folder / 'edges.csv'}: line {line}"))
+    one_way = np.array(ends, dtype=np.int64).reshape(-1, 2).T
+    other_way = one_way[::-1, one_way[0] != one_way[1]]
+    attr = np.array(values, dtype=np.float32).reshape(len(ends), -1) if edges and values[0] else None
+    if attr is not None:
+        attr = np.concatenate([attr, attr[one_way[0] != one_way[1]]])
+    x = None
+    if features is not None:
+        rows = [_cells(cells[1:], f"{folder / 'features.csv'}: line {line}") for line, cells in features]
+        x = np.array(rows, dtype=np.float32)
+    data = _node_data(np.concatenate([one_way, other_way], axis=1), len(place), x, attr, str(folder))
+    if (folder / "labels.csv").is_file():
+        data.y = _labels_csv(folder / "labels.csv", place)
+    data.names = list(place)
+    return data
+
+
+def _graphml(path: Path) -> nx.Graph:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can blow a small file up to any size
+            raise ValueError("it has a DOCTYPE, which GraphML does not need; remove it")
+        return nx.read_graphml(path)
+    except (OSError, ParseError, ValueError, KeyError, IndexError, TypeError, nx.NetworkXException) as error:
+        raise ValueError(f"{path}: not readable as GraphML: {error!s:.300}") from None
+
+
+def _graph_data(graph: nx.Graph, where: str) -> Data:
+    """x, edge_index and edge_attr of a NetworkX graph."""
+    if not isinstance(graph, nx.Graph):
+        raise ValueError(f"{where} is a {type(graph).__name__}; a networkx graph is needed")
+    place = {node: i for i, node in enumerate(graph.nodes)}
+    edges = list(graph.edges(data=True))
+    ends = np.array([(place[u], place[v]) for u, v, _ in edges], dtype=np.int64).reshape(-1, 2).T
+    attr = _attributes([values for _, _, values in edges], [f"edge {u!r} - {v!r}" for u, v, _ in edges], where)
+    if not graph.is_directed():
+        both = ends[0] != ends[1]
+        ends = np.concatenate([ends, ends[::-1, both]], axis=1)
+        attr = None if attr is None else np.concatenate([attr, attr[both]])
+    x = _attributes([graph.nodes[node] for node in place], [f"node {node!r}" for node in place], where)
+    return _node_data(ends, len(place), x, attr, where)
+
+
+def _attributes(rows: Sequence[dict[str, Any]], owners: Sequence[str], where: str) -> np.ndarray | None:
+    """[rows, attributes] of the numeric attributes in alphabetical order; None if there are none."""
+    keys = sorted({key for row in rows for key in row}, key=str)
+    text = [
+        key for key in keys if any(key in row and not isinstance(row[key], int | float | np.number) for row in rows)
+    ]
+    if text:
+        warnings.warn(f"{where}: attributes {text} are no numbers and are left out", stacklevel=2)
+    keys = [key for key in keys if key not in text]
+    for row, owner in zip(rows, owners, strict=True):
+        for key in keys:
+            if key not in row:
+                raise ValueError(f"{where}: {owner} has no attribute {key!r}, others have; give it to all or to none")
+            if not np.isfinite(np.float32(row[key])):
+                raise ValueError(f"{where}: {owner}: attribute {key!r} is {row[key]}; features must be finite")
+    return np.array([[row[key] for key in keys] for row in rows], dtype=np.float32) if keys else None
+
+
+def _node_data(ends: np.ndarray, nodes: int, x: np.ndarray | None, attr: np.ndarray | None, where: str) -> Data:
+    """One graph with its edges checked, sorted and merged."""
+    if nodes == 0:
+        raise ValueError(f"{where}: the graph has no nodes")
+    outside = ((ends < 0) | (ends >= nodes)).any(axis=0)
+    if outside.any():
+        edge = int(outside.argmax())
+        raise ValueError(f"{where}: edge {edge} is {ends[:, edge].tolist()}, but nodes are numbered 0 to {nodes - 1}")
+    key, first = np.unique(ends[0] * nodes + ends[1], return_index=True)
+    if len(key) < ends.shape[1]:
+        warnings.warn(f"{where}: {ends.shape[1] - len(key)} repeated edges are merged", stacklevel=2)
+    return Data(
+        x=torch.zeros(nodes, 0) if x is None else torch.from_numpy(x),
+        edge_index=torch.from_numpy(np.stack([key // nodes, key % nodes])),
+        edge_attr=None if attr is None else torch.from_numpy(attr[first]),
+    )
+
+
+def _float_array(values: np.ndarray, where: str) -> np.ndarray:
+    """[rows, columns] float32, finite."""
+    if values.ndim != 2 or values.dtype.kind not in "fiub":
+        raise ValueError(f"{where} must be numbers [rows, columns], got {values.dtype} {values.shape}")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(f"{where}[{row}, {column}] is {values[row, column]}; features must be finite")
+    return values
+
+
+def _label_array(values: np.ndarray, where: str) -> Tensor:
+    if values.ndim not in (1, 2) or values.dtype.kind not in "fiub":
+        raise ValueError(f"{where} must be numbers [N] or [N, T], got {values.dtype} {values.shape}")
+    if values.dtype.kind == "f":
+        if np.isinf(values).any():
+            raise ValueError(f"{where} has infinite values; NaN stands for unknown")
+        return torch.from_numpy(values.astype(np.float32))
+    if values.dtype.kind == "i" and values.min(initial=0) < -1:
+        raise ValueError(f"{where} has the class {values.min()}; classes count from 0, -1 is unknown")
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _targets(texts: Sequence[str], where: str) -> Tensor:
+    """Labels from text: whole numbers are classes, other numbers values, anything else classes by name."""
+    given = [text.strip() for text in texts]
+    try:
+        values = np.array([float(text) if text else np.nan for text in given])
+    except ValueError:
+        names = {text: i for i, text in enumerate(sorted(set(given) - {"", "-1"}))}
+        return torch.tensor([names.get(text, -1) for text in given])
+    whole = np.where(np.isnan(values), -1, values)
+    if all(np.isfinite(whole)) and (whole == np.round(whole)).all() and not any("." in text for text in given):
+        values = whole.astype(np.int64)
+    return _label_array(values, where)
+
+
+def _labels_csv(path: Path, place: dict[str, int], suffix: str = "") -> Tensor:
+    """Labels [N] in the order of `place`; unlisted ones are unknown."""
+    texts = [""] * len(place)
+    for line, cells in _csv_rows(path, least=2):
+        name = cells[0].removesuffix(suffix)
+        if name not in place:
+            raise ValueError(f"{path}: line {line}: {cells[0]!r} is not in the data")
+        if len(cells) != 2:
+            raise ValueError(f"{path}: line {line}: {len(cells)} columns, a name and a label are needed")
+        texts[place[name]] = cells[1]
+    return _targets(texts, str(path))
+
+
+def _cells(cells: Sequence[str], where: str) -> list[float]:
+    numbers = []
+    for cell in cells:
+        try:
+            number = float(cell)
+        except ValueError:
+            raise ValueError(f"{where}: {cell!r} is not a number") from None
+        if not np.isfinite(np.float32(number)):
+            raise ValueError(f"{where}: {cell!r} is not finite; fill or drop it first")
+        numbers.append(number)
+    return numbers
+
+
+def _csv_rows(path: Path, least: int) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of every line after the header; all as wide as the header, and at least `least` columns."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not readable as CSV: {error}") from None
+    if not rows:
+        raise ValueError(f"{path}: empty; the first line must name the columns")
+    width = len(rows[0][1])
+    if width < least:
+        raise ValueError(f"{path}: {width} columns, at least {least} are needed (separated by commas)")
+    for line, cells in rows[1:]:
+        if len(cells) != width:
+            raise ValueError(f"{path}: line {line}: {len(cells)} columns, the header has {width}")
+    return rows[1:]

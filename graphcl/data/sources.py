@@ -1,0 +1,372 @@
+"""`load_data`: a name or a path into one graph (Data) or many (GraphStore).
+
+Where a named data set comes from, in this order: the package itself (bundled); the read-only root GRAPHCL_DATA, whose
+raw files lie as PyG lays them out (`Planetoid/Cora/raw/...`, `TUDataset/MUTAG/raw/...` or `raw.tar.xz`); the download
+that PyG itself uses, into GRAPHCL_CACHE (default ~/.cache/graphcl). Processed stores always go to GRAPHCL_CACHE.
+
+Planetoid's raw files are pickles. They are read by PyG's reader, and only from the two roots above: what lies there can
+run code on this machine, as with PyG itself. Nothing else is unpickled.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import logging
+import lzma
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.request
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+from torch_geometric.datasets import Amazon, Coauthor, MoleculeNet, Planetoid, TUDataset, WebKB, WikiCS
+from torch_geometric.io import read_npz as read_pyg_npz
+from torch_geometric.io import read_planetoid_data
+from torch_geometric.utils import coalesce, to_undirected
+
+from graphcl.data.catalogue import Entry, find
+from graphcl.data.features import Features, normalize, with_features
+from graphcl.data.files import read_csv_folder, read_graphml, read_graphml_folder, read_npz
+from graphcl.data.store import GraphStore
+from graphcl.data.tu import read_tu
+
+_FOLDERS = {
+    "planetoid": "Planetoid",
+    "amazon": "Amazon",
+    "coauthor": "Coauthor",
+    "wikics": "WikiCS",
+    "webkb": "WebKB",
+    "tu": "TUDataset",
+    "molecule": "MoleculeNet",
+}
+_TIMEOUT = 60  # seconds without an answer
+logger = logging.getLogger("graphcl")
+
+
+def load_data(name: str | Path, *, features: Features = "given", normalize: bool = False) -> Data | GraphStore:
+    """The data set `name` (see `graphcl datasets`), or data of one's own at a path.
+
+    Paths: a folder of `.graphml` files, of `edges.csv`, of TU text files, or a saved GraphStore; a `.graphml` or `.npz`
+    file.  features: see `with_features`.  normalize: scale every node's features to sum 1.
+    Raises ValueError, in one line that names the place and the way out; also where there is no network.
+    """
+    found = find(str(name))
+    source = _read_path(found) if isinstance(found, Path) else _read_named(found)
+    source = with_features(source, features)
+    return _normalize(source) if normalize else source
+
+
+_normalize = normalize  # the argument of the same name hides it
+
+
+def cache_folder() -> Path:
+    """GRAPHCL_CACHE, or ~/.cache/graphcl."""
+    return Path(os.environ.get("GRAPHCL_CACHE") or Path.home() / ".cache" / "graphcl").expanduser()
+
+
+def _read_path(path: Path) -> Data | GraphStore:
+    if path.suffix == ".npz" and path.is_file():
+        return read_npz(path)
+    if path.suffix == ".graphml" and path.is_file():
+        return read_graphml(path)
+    if path.is_dir():
+        if (path / "meta.json").is_file():
+            return GraphStore.open(path)
+        if (path / "edges.csv").is_file():
+            return read_csv_folder(path)
+        if any(path.glob("*.graphml")):
+            return read_graphml_folder(path)
+        tu = [*path.glob("*_graph_indicator.txt"), *path.glob("raw/*_graph_indicator.txt")]
+        if tu:
+            return read_tu(tu[0].parent, tu[0].name.removesuffix("_graph_indicator.txt"))
+    raise ValueError(
+        f"{path}: no data that is known here; give a folder of .graphml files, a folder with edges.csv, a folder of TU "
+        "text files, a saved GraphStore, or an .npz or .graphml file"
+    )
+
+
+def _read_named(entry: Entry) -> Data | GraphStore:
+    if entry.name == "cora":
+        return _bundled_cora()
+    if entry.name == "imdb-binary":
+        return _bundled_imdb()
+    if entry.name == "bbbp":
+        path = Path(str(files("graphcl.data") / "bundled" / "BBBP.csv"))
+        return _cached(entry.name, [path], "molecules.py", lambda: _molecules(entry, path))
+    raw = _raw_folder(entry)
+    if entry.kind == "planetoid":
+        data = read_planetoid_data(str(raw), entry.canonical)
+    elif entry.kind in ("amazon", "coauthor"):
+        data = read_pyg_npz(str(raw / _raw_names(entry)[0]))  # np.load as it is by default: no pickles
+    elif entry.kind == "webkb":
+        data = _webkb(raw, entry.canonical)
+    elif entry.kind == "wikics":
+        data = _wikics(raw / "data.json")
+    elif entry.kind == "molecule":
+        path = raw / _raw_names(entry)[0]
+        return _cached(entry.name, [path], "molecules.py", lambda: _molecules(entry, path))
+    elif raw.name == "raw.tar.xz":
+        return _cached(entry.name, [raw], "tu.py", lambda: _packed_tu(raw, entry.canonical))
+    else:
+        return _cached(entry.name, sorted(raw.glob("*.txt")), "tu.py", lambda: read_tu(raw, entry.canonical))
+    return data
+
+
+# --- bundled ----------------------------------------------------------------------------------------------------------
+
+
+def _arrays(name: str) -> dict[str, np.ndarray]:
+    with (files("graphcl.data") / "bundled" / name).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
+def _bundled_cora() -> Data:
+    """As PyG's Planetoid gives it; words and edges lie as counts a row and column numbers."""
+    z = _arrays("cora.npz")
+    nodes, words = len(z["y"]), int(z["num_words"])
+    x = torch.zeros(nodes, words)
+    rows = np.repeat(np.arange(nodes), z["words_of"])
+    x[torch.from_numpy(rows), torch.from_numpy(z["word"].astype(np.int64))] = 1.0
+    dst = np.repeat(np.arange(nodes), z["degree"])
+    part = torch.from_numpy(z["part"])  # 1 train, 2 val, 3 test
+    return Data(
+        x=x,
+        edge_index=torch.from_numpy(np.stack([z["src"].astype(np.int64), dst])),
+        y=torch.from_numpy(z["y"].astype(np.int64)),
+        train_mask=part == 1,
+        val_mask=part == 2,
+        test_mask=part == 3,
+    )
+
+
+def _bundled_imdb() -> GraphStore:
+    """As PyG's TUDataset gives it; every undirected edge lies there once."""
+    z = _arrays("imdb-binary.npz")
+    node_ptr = np.concatenate([[0], z["num_nodes"].cumsum(dtype=np.int64)])
+    graph = np.repeat(np.arange(len(z["y"])), z["num_edges"])
+    both = np.stack([np.concatenate([graph, graph]), np.r_[z["src"], z["dst"]], np.r_[z["dst"], z["src"]]])
+    graph, src, dst = both[:, np.lexsort(both[::-1])]
+    return GraphStore(
+        torch.zeros(int(node_ptr[-1]), 0),
+        torch.from_numpy(src),
+        torch.from_numpy(dst),
+        torch.from_numpy(node_ptr),
+        torch.from_numpy(np.concatenate([[0], np.bincount(graph).cumsum()])),
+        y=torch.from_numpy(z["y"].astype(np.int64)),
+        name="IMDB-BINARY",
+    )
+
+
+# --- raw files: under GRAPHCL_DATA, or downloaded ---------------------------------------------------------------------
+
+
+def _raw_names(entry: Entry) -> list[str]:
+    """The files that make up the raw data (of a TU set those that every set has)."""
+    name = entry.canonical
+    return {
+        "planetoid": [f"ind.{name.lower()}.{part}" for part in ("x", "tx", "allx", "y", "ty", "ally", "graph")]
+        + [f"ind.{name.lower()}.test.index"],
+        "amazon": [f"amazon_electronics_{name.lower()}.npz"],
+        "coauthor": [f"ms_academic_{'phy' if name == 'Physics' else 'cs'}.npz"],
+        "wikics": ["data.json"],
+        "webkb": ["out1_node_feature_label.txt", "out1_graph_edges.txt"]
+        + [f"{name}_split_0.6_0.2_{i}.npz" for i in range(10)],
+        "tu": [f"{name}_A.txt", f"{name}_graph_indicator.txt"],
+        "molecule": [f"{name}.csv"],
+    }[entry.kind]
+
+
+def _urls(entry: Entry) -> list[str]:
+    """Where PyG downloads the raw files from."""
+    names = _raw_names(entry)
+    if entry.kind == "webkb":
+        return [f"{WebKB.url}/new_data/{entry.canonical}/{name}" for name in names[:2]] + [
+            f"{WebKB.url}/splits/{name}" for name in names[2:]
+        ]
+    if entry.kind == "tu":
+        return [f"{TUDataset.url}/{entry.canonical}.zip"]
+    if entry.kind == "molecule":
+        return [MoleculeNet.url.format(MoleculeNet.names[entry.name][1])]
+    base = {"planetoid": Planetoid.url, "amazon": Amazon.url, "coauthor": Coauthor.url, "wikics": WikiCS.url}[
+        entry.kind
+    ]
+    return [f"{base.rstrip('/')}/{name}" for name in names]
+
+
+def _place(entry: Entry) -> Path:
+    """The data set's folder below a root."""
+    folder = Path(_FOLDERS[entry.kind])
+    if entry.kind == "wikics":
+        return folder
+    return folder / (entry.name if entry.kind == "molecule" else entry.canonical)
+
+
+def _raw_folder(entry: Entry) -> Path:
+    """Folder of the raw files (or the raw.tar.xz of a TU set), downloaded if need be."""
+    place = _place(entry)
+    given = os.environ.get("GRAPHCL_DATA")
+    if given and not Path(given).is_dir():
+        raise ValueError(
+            f"GRAPHCL_DATA={given} is no folder; unset it, or give the folder that holds {place.parts[0]}/"
+        )
+    roots = [Path(given)] if given else []
+    for root in [*roots, cache_folder()]:
+        if all((root / place / "raw" / name).is_file() for name in _raw_names(entry)):
+            return root / place / "raw"
+        if entry.kind == "tu" and (root / place / "raw.tar.xz").is_file():
+            return root / place / "raw.tar.xz"
+    looked = f"looked in {given}/{place}/raw and downloaded" if given else "downloaded"
+    return _download(entry, cache_folder() / place / "raw", looked)
+
+
+def _download(entry: Entry, target: Path, looked: str) -> Path:
+    """Fetch the raw files into a new folder beside `target`, then rename it: a killed download leaves no half set."""
+    urls = _urls(entry)
+    fetching = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fetching = Path(tempfile.mkdtemp(dir=target.parent, prefix=".download."))
+        for url in urls:
+            fetched = fetching / url.rsplit("/", 1)[-1]
+            with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, fetched.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            if fetched.suffix == ".zip":
+                _unzip_texts(fetched, entry.canonical)
+            elif fetched.suffix == ".gz":
+                with gzip.open(fetched) as packed, fetched.with_suffix("").open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+        missing = [name for name in _raw_names(entry) if not (fetching / name).is_file()]
+        if missing:
+            raise OSError(f"no {', '.join(missing)} in what came")
+        if target.is_dir():
+            shutil.rmtree(target)  # incomplete, or it would have been read
+        fetching.chmod(0o755)  # mkdtemp makes it private
+        os.rename(fetching, target)
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"data set {entry.name!r}: {looked} from {urls[0]}, which failed: {error}; connect to the network, put the "
+            f"raw files into {target}, or set GRAPHCL_DATA to a folder that has them in {_place(entry)}/raw"
+        ) from None
+    finally:
+        if fetching is not None:
+            shutil.rmtree(fetching, ignore_errors=True)
+    return target
+
+
+def _unzip_texts(archive: Path, prefix: str) -> None:
+    """The `<prefix>_*.txt` files of a TU archive, wherever in it they lie, into the folder of the archive."""
+    with zipfile.ZipFile(archive) as packed:
+        for member in packed.infolist():
+            name = Path(member.filename).name
+            if name.startswith(f"{prefix}_") and name.endswith(".txt"):
+                with packed.open(member) as source, (archive.parent / name).open("wb") as file:
+                    shutil.copyfileobj(source, file)
+    archive.unlink()
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+def _packed_tu(archive: Path, prefix: str) -> GraphStore:
+    """A TU set from its `raw.tar.xz`, unpacked for the moment of reading."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(archive, "r:xz") as packed:
+                packed.extractall(folder, filter="data")  # no absolute paths, no links out of the folder
+        except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+            raise ValueError(f"{archive}: damaged: {error}; fetch it again") from None
+        return read_tu(Path(folder) / "raw", prefix)
+
+
+def _webkb(raw: Path, name: str) -> Data:
+    """As PyG's WebKB gives it: directed edges, ten public splits."""
+    lines = (raw / "out1_node_feature_label.txt").read_text(encoding="utf-8").splitlines()[1:]
+    cells = [line.split("\t") for line in lines]
+    x = torch.tensor([[float(value) for value in words.split(",")] for _, words, _ in cells])
+    edges = np.loadtxt(raw / "out1_graph_edges.txt", dtype=np.int64, skiprows=1, ndmin=2)
+    data = Data(
+        x=x,
+        edge_index=coalesce(torch.from_numpy(edges).t().contiguous(), num_nodes=len(x)),
+        y=torch.tensor([int(label) for _, _, label in cells]),
+    )
+    splits = [np.load(raw / f"{name}_split_0.6_0.2_{i}.npz", allow_pickle=False) for i in range(10)]
+    for part in ("train_mask", "val_mask", "test_mask"):
+        data[part] = torch.stack([torch.from_numpy(split[part]).bool() for split in splits], dim=1)
+    return data
+
+
+def _wikics(path: Path) -> Data:
+    """As PyG's WikiCS gives it, undirected, with twenty public splits."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    ends = [(i, j) for i, links in enumerate(values["links"]) for j in links]
+    data = Data(
+        x=torch.tensor(values["features"], dtype=torch.float32),
+        edge_index=to_undirected(torch.tensor(ends).t().contiguous(), num_nodes=len(values["labels"])),
+        y=torch.tensor(values["labels"]),
+    )
+    for part, key in (
+        ("train", "train_masks"),
+        ("val", "val_masks"),
+        ("test", "test_mask"),
+        ("stopping", "stopping_masks"),
+    ):
+        mask = torch.tensor(values[key], dtype=torch.bool)
+        data[f"{part}_mask"] = mask.t().contiguous() if mask.dim() == 2 else mask
+    return data
+
+
+def _molecules(entry: Entry, path: Path) -> GraphStore:
+    """y: [B] classes (int64) or values (float) for one task, [B, T] float for several, NaN where not measured."""
+    from graphcl.data.molecules import read_molecule_csv  # rdkit
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file))
+    _, _, _, smiles, targets = MoleculeNet.names[entry.name]
+    columns = header[targets] if isinstance(targets, slice) else [header[targets]]
+    store, rejected = read_molecule_csv(path, smiles_column=header[smiles], targets=columns, name=entry.name)
+    if rejected:
+        logger.info("%s: %d rows are no molecules, the first: %s", entry.name, len(rejected), rejected[0])
+    y = store.y
+    if y is not None and entry.tasks == 1:
+        y = y[:, 0]
+        y = y.nan_to_num(nan=-1).long() if entry.classes else y
+    return store._like(y=y)
+
+
+# --- cache ------------------------------------------------------------------------------------------------------------
+
+
+def _cached(name: str, raw: Sequence[Path], reader: str, build: Callable[[], GraphStore]) -> GraphStore:
+    """The store from the cache, or built and put there; raw files of another size or time, or another reader, are read anew."""
+    state = hashlib.sha256((Path(__file__).parent / reader).read_bytes())
+    for path in raw:
+        status = path.stat()
+        state.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    folder = cache_folder() / "stores" / f"{name}-{state.hexdigest()[:16]}"
+    if folder.is_dir():
+        try:
+            return GraphStore.open(folder)
+        except ValueError as error:
+            warnings.warn(f"the cache is damaged and is made again: {error}", stacklevel=3)
+            shutil.rmtree(folder, ignore_errors=True)
+    store = build()
+    try:
+        store.save(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was quicker
+            warnings.warn(
+                f"{name} is not kept for next time, {folder.parent} cannot be written: {error}; set GRAPHCL_CACHE",
+                stacklevel=3,
+            )
+    return store
