@@ -67,9 +67,14 @@ def parse_smiles(smiles: str) -> Chem.Mol:
 
 def molecule_arrays(molecule: Chem.Mol) -> MoleculeArrays:
     """Features and edges of a molecule."""
-    atoms = [(_atom_type(atom.GetAtomicNum()), _CHIRALITY.get(atom.GetChiralTag(), 0)) for atom in molecule.GetAtoms()]
+    # By index: RDKit's own iterators cost more than what is done with the atoms.
+    atoms = []
+    for i in range(molecule.GetNumAtoms()):
+        atom = molecule.GetAtomWithIdx(i)
+        atoms.append((_atom_type(atom.GetAtomicNum()), _CHIRALITY.get(atom.GetChiralTag(), 0)))
     rows = []
-    for bond in molecule.GetBonds():
+    for k in range(molecule.GetNumBonds()):
+        bond = molecule.GetBondWithIdx(k)
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         kind = _BOND.get(bond.GetBondType(), UNKNOWN_BOND), _DIRECTION.get(bond.GetBondDir(), 0)
         rows += [(i, j, *kind), (j, i, *kind)]
