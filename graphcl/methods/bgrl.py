@@ -1,6 +1,7 @@
 """BGRL: predict, from the nodes of one view, a momentum encoder's nodes of the other; no negatives.
 
-Paper:   Thakoor et al., 2022, "Large-Scale Representation Learning on Graphs via Bootstrapping", arXiv:2102.06514, eq. 3
+Paper:   Thakoor et al., 2022, "Large-Scale Representation Learning on Graphs via Bootstrapping", arXiv:2102.06514,
+         eq. 3
 Loss:    graphcl/objectives/bootstrap.py, in both directions
 Config:  configs/bgrl.yaml
 Differs: the target encoder starts as a copy of the encoder; the authors' code draws it anew.
@@ -11,11 +12,11 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 
 from graphcl.heads import mlp
-from graphcl.methods.method import Method, View
+from graphcl.methods.method import Encoder, Method, View
 from graphcl.methods.rows import matched, seeds
 from graphcl.momentum import cosine_momentum, ema_update
 from graphcl.objectives import bootstrap
@@ -27,7 +28,7 @@ class BGRL(Method):
     levels = ("node",)
 
     def __init__(
-        self, encoder: nn.Module, view1: View, view2: View, *, pred_hidden: int = 512, momentum: float = 0.99
+        self, encoder: Encoder, view1: View, view2: View, *, pred_hidden: int = 512, momentum: float = 0.99
     ) -> None:
         super().__init__()
         self.encoder, self.view1, self.view2, self.momentum = encoder, view1, view2, momentum

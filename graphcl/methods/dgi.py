@@ -3,7 +3,8 @@
 Paper:   Velickovic et al., 2019, "Deep Graph Infomax", arXiv:1809.10341, eq. 1
 Loss:    graphcl/objectives/jsd.py, dgi_bce
 Config:  configs/dgi.yaml
-Differs: on a batch of graphs each has a summary of its own (the paper has one graph).
+Differs: on a batch of graphs each has a summary of its own (the paper has one graph); that of a
+         neighbour sample is the mean of its seeds, since the context lacks neighbours of its own.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from graphcl.encoders import Readout
-from graphcl.methods.method import Method, View
+from graphcl.encoders.readout import Readout
+from graphcl.methods.method import Encoder, Method, View
 from graphcl.methods.rows import seeds
 from graphcl.objectives import dgi_bce
 
@@ -23,17 +24,20 @@ class DGI(Method):
 
     levels = ("node",)
 
-    def __init__(self, encoder: nn.Module, view: View) -> None:
+    def __init__(self, encoder: Encoder, view: View) -> None:
         super().__init__()
         self.encoder, self.view, self.mean = encoder, view, Readout("mean")
         self.bilinear = nn.Parameter(torch.empty(encoder.out_dim, encoder.out_dim))
         nn.init.xavier_uniform_(self.bilinear)
 
     def loss(self, data: Data, group: str = "model") -> dict[str, Tensor]:
-        h, corrupt = self.encoder(data), self.encoder(self.view(data))  # [N, D]
-        summary = torch.sigmoid(self.mean(h, data)) @ self.bilinear.T  # [B, D]
-        own = summary[data.batch] if isinstance(data, Batch) else summary  # [N, D] or [1, D]
-        return {"loss": dgi_bce(seeds((h * own).sum(-1), data), seeds((corrupt * own).sum(-1), data))}
+        corrupted = self.view(data)
+        h, h_corrupted = self.encode(data), self.encode(corrupted)  # [N, D]
+        mean = self.mean(h, data) if isinstance(data, Batch) else h.mean(0, keepdim=True)
+        own = other = torch.sigmoid(mean) @ self.bilinear.T  # [B, D], W s of each graph
+        if isinstance(data, Batch):
+            own, other = own[data.batch], own[corrupted.batch]  # [N, D]
+        return {"loss": dgi_bce((h * own).sum(-1), (h_corrupted * other).sum(-1))}
 
     def encode(self, data: Data) -> Tensor:
         return seeds(self.encoder(data), data)

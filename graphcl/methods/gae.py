@@ -1,10 +1,10 @@
 """GAE and VGAE: reconstruct the edges from inner products of node embeddings.
 
 Paper:   Kipf and Welling, 2016, "Variational Graph Auto-Encoders", arXiv:1611.07308
-Loss:    binary cross-entropy of sigmoid(z_u . z_v) on the edges and on as many random pairs, plus KL / N when variational
+Loss:    binary cross-entropy of sigmoid(z_u . z_v) on the edges and on as many random pairs, plus KL when variational
 Config:  configs/gae.yaml
 Differs: as many sampled non-edges as edges instead of all N^2 pairs with a weight; all edges are trained on, since the
-         aim is the encoder and not link prediction.
+         aim is the encoder and not link prediction. Of a neighbour sample only the edges into its seeds count.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from graphcl.methods.method import Method
-from graphcl.methods.rows import pooled
+from graphcl.methods.method import Encoder, Method
+from graphcl.methods.rows import is_sample, pooled
 
 
 class GAE(Method):
@@ -23,7 +23,7 @@ class GAE(Method):
 
     levels = ("node", "graph")
 
-    def __init__(self, encoder: nn.Module, readout: nn.Module | None = None, *, variational: bool = False) -> None:
+    def __init__(self, encoder: Encoder, readout: nn.Module | None = None, *, variational: bool = False) -> None:
         super().__init__()
         self.encoder, self.readout, self.variational = encoder, readout, variational
         if variational:
@@ -37,11 +37,13 @@ class GAE(Method):
         if self.variational:
             mean, logvar = self.mean(h), self.logvar(h).clamp(-10, 10)
             z = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
-            kl = -0.5 * (1 + logvar - mean**2 - logvar.exp()).sum(-1).mean() / data.num_nodes
-        src, dst = data.edge_index
-        other, false = random_pairs(data)
-        edges = F.softplus(-(z[src] * z[dst]).sum(-1)).sum() / torch.ones_like(src).sum().clamp(min=1)
-        pairs = F.softplus((z[src] * z[other]).sum(-1)).masked_fill(false, 0).sum() / (~false).sum().clamp(min=1)
+            # The reconstruction is a mean over all pairs of nodes, so the KL of the nodes is divided by as many.
+            all_pairs = (data.ptr.diff() ** 2).sum() if isinstance(data, Batch) else data.num_nodes**2
+            kl = -0.5 * (1 + logvar - mean**2 - logvar.exp()).sum() / all_pairs
+        src, dst = edges_of(data)
+        other, true = random_pairs(data, dst)
+        edges = F.softplus(-(z[src] * z[dst]).sum(-1)).sum() / max(len(dst), 1)
+        pairs = F.softplus((z[other] * z[dst]).sum(-1)).masked_fill(true, 0).sum() / (~true).sum().clamp(min=1)
         return {"loss": edges + pairs + kl, "edges": edges, "pairs": pairs, "kl": kl}
 
     def encode(self, data: Data) -> Tensor:
@@ -49,12 +51,17 @@ class GAE(Method):
         return pooled(self.mean(h) if self.variational else h, data, self.readout)
 
 
-def random_pairs(data: Data) -> tuple[Tensor, Tensor]:
-    """For every edge's source a random node of the same graph [E], and whether that pair is an edge or a loop [E]."""
-    src, dst = data.edge_index
+def edges_of(data: Data) -> Tensor:
+    """The edges [2, E] whose targets count: all of them, of a neighbour sample those of the seeds."""
+    return data.edge_index[:, data.edge_index[1] < data.batch_size] if is_sample(data) else data.edge_index
+
+
+def random_pairs(data: Data, dst: Tensor) -> tuple[Tensor, Tensor]:
+    """For every node of dst [E] a random node of its graph [E], and whether the two are an edge or the same [E]."""
     if isinstance(data, Batch):
-        first, count = data.ptr[data.batch[src]], (data.ptr[1:] - data.ptr[:-1])[data.batch[src]]
+        first, count = data.ptr[data.batch[dst]], data.ptr.diff()[data.batch[dst]]
     else:
-        first, count = torch.zeros_like(src), torch.full_like(src, data.num_nodes)
-    other = first + (torch.rand(len(src), device=src.device, dtype=torch.float64) * count).long()
-    return other, torch.isin(src * data.num_nodes + other, src * data.num_nodes + dst) | (src == other)
+        first, count = torch.zeros_like(dst), torch.full_like(dst, data.num_nodes)
+    other = first + (torch.rand(len(dst), device=dst.device, dtype=torch.float64) * count).long()
+    src, end = data.edge_index
+    return other, torch.isin(other * data.num_nodes + dst, src * data.num_nodes + end) | (other == dst)

@@ -8,12 +8,12 @@ Differs: nothing known.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 
 from graphcl.distributed import gather_views
 from graphcl.heads import mlp
-from graphcl.methods.method import Method, View
+from graphcl.methods.method import Encoder, Method, View
 from graphcl.methods.rows import matched, seeds
 from graphcl.objectives import ntxent
 
@@ -23,7 +23,7 @@ class GRACE(Method):
 
     levels = ("node",)
 
-    def __init__(self, encoder: nn.Module, view1: View, view2: View, *, proj_dim: int = 128, tau: float = 0.4) -> None:
+    def __init__(self, encoder: Encoder, view1: View, view2: View, *, proj_dim: int = 128, tau: float = 0.4) -> None:
         super().__init__()
         self.encoder, self.view1, self.view2, self.tau = encoder, view1, view2, tau
         self.project = mlp(encoder.out_dim, proj_dim, encoder.out_dim, activation="elu")

@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from graphcl.distributed import gather, gather_views
 from graphcl.heads import mlp
-from graphcl.methods.method import Method, View
+from graphcl.methods.method import Encoder, Method, View
 from graphcl.objectives import graphcl_code, infonce, ntxent
 
 
@@ -26,7 +26,7 @@ class GraphCL(Method):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         readout: nn.Module,
         view1: View,
         view2: View,
@@ -36,6 +36,8 @@ class GraphCL(Method):
         objective: str = "infonce",
     ) -> None:
         super().__init__()
+        if objective not in ("infonce", "ntxent", "graphcl_code"):
+            raise ValueError(f"objective must be infonce, ntxent or graphcl_code, got {objective!r}")
         self.encoder, self.readout, self.view1, self.view2 = encoder, readout, view1, view2
         self.project = mlp(encoder.out_dim, proj_dim or encoder.out_dim, proj_dim or encoder.out_dim)
         self.tau, self.objective = tau, objective

@@ -5,7 +5,7 @@ Paper:   Sun et al., 2020, "InfoGraph: Unsupervised and Semi-supervised Graph-Le
 Loss:    graphcl/objectives/jsd.py, jsd_matrix
 Config:  configs/infograph.yaml
 Differs: the two discriminator heads have one hidden layer, the authors' code has three and a shortcut; no prior term,
-         which is off in the authors' code too.
+         which is off in the authors' code too. Of several processes each contrasts the graphs of its own batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphcl.heads import mlp
-from graphcl.methods.method import Method
+from graphcl.methods.method import Encoder, Method
 from graphcl.objectives import jsd_matrix
 
 
@@ -25,7 +25,7 @@ class InfoGraph(Method):
     levels = ("graph",)
     contrasts_batch = True
 
-    def __init__(self, encoder: nn.Module, readout: nn.Module, *, proj_dim: int | None = None) -> None:
+    def __init__(self, encoder: Encoder, readout: nn.Module, *, proj_dim: int | None = None) -> None:
         super().__init__()
         self.encoder, self.readout = encoder, readout
         width = proj_dim or encoder.out_dim

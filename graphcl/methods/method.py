@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+Encoder = Any  # an nn.Module (data) -> [N, out_dim] that has the attribute out_dim
 View = Callable[[Data], Data]  # of a graph or of a whole Batch
 
 
@@ -16,10 +17,13 @@ class Method(nn.Module):
 
     levels: ClassVar[tuple[str, ...]] = ()  # "node", "graph": what its embeddings can stand for
     needs_labels: ClassVar[bool] = False  # if not, the loader hides every label from it
-    contrasts_batch: ClassVar[bool] = False  # its negatives are the batch's other graphs, so that one graph alone teaches nothing
+    contrasts_batch: ClassVar[bool] = False  # its negatives are the batch's other graphs: one alone teaches nothing
 
     def loss(self, data: Any, group: str = "model") -> dict[str, Tensor]:
-        """Loss of one batch on the method's device: {"loss": scalar, and scalar parts to log}. `group` is the player whose turn it is."""
+        """Loss of one batch on the method's device: {"loss": scalar, and scalar parts to log}.
+
+        `group` is the player whose turn it is.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def encode(self, data: Any) -> Tensor:

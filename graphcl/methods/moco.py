@@ -1,6 +1,7 @@
 """MoCo: contrast queries with a queue of keys from a momentum encoder; for graphs, or for nodes without a readout.
 
-Paper:   He et al., 2020, "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv:1911.05722, eq. 1, 2
+Paper:   He et al., 2020, "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv:1911.05722,
+         eq. 1 and 2
 Loss:    graphcl/objectives/infonce.py, queue_infonce; queue and momentum update in graphcl/momentum.py
 Config:  configs/moco.yaml
 Differs: empty slots of the queue are left out, the paper starts from random keys; keys of the query's own graph or node
@@ -17,7 +18,7 @@ from torch_geometric.data import Data
 
 from graphcl.distributed import gather, gather_ids
 from graphcl.heads import mlp
-from graphcl.methods.method import Method, View
+from graphcl.methods.method import Encoder, Method, View
 from graphcl.methods.rows import matched, pooled
 from graphcl.momentum import FeatureQueue, ema_update
 from graphcl.objectives import queue_infonce
@@ -30,7 +31,7 @@ class MoCo(Method):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         view1: View,
         view2: View,
         readout: nn.Module | None = None,
@@ -55,7 +56,8 @@ class MoCo(Method):
         with torch.no_grad():
             k = self.key_project(pooled(self.key_encoder(data2), data2, self.readout))
         q, k, ids = matched(q, data1, k, data2, self.readout)
-        self.fresh.append((gather(k)[0], gather_ids(ids)))
+        if self.training:
+            self.fresh.append((gather(k)[0], gather_ids(ids)))
         return {"loss": queue_infonce(q, k, self.queue.items, self.tau, ids=ids, queue_ids=self.queue.ids)}
 
     def encode(self, data: Data) -> Tensor:

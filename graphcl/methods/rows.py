@@ -8,12 +8,12 @@ from torch_geometric.data import Batch, Data
 
 
 def seeds(h: Tensor, data: Data) -> Tensor:
-    """h [N, D] without the rows of a neighbour sample that are context only; its first `batch_size` nodes are the seeds."""
+    """h [N, D]; of a neighbour sample only the seeds, its first `batch_size` nodes, since the rest is context."""
     return h[: data.batch_size] if is_sample(data) else h
 
 
 def is_sample(data: Data) -> bool:
-    """Whether data is a neighbour-sampled piece of a graph. (A Batch has a `batch_size` of its own, its graph count.)"""
+    """Whether data is a neighbour-sampled piece of a graph. (A Batch has a `batch_size` too, its count of graphs.)"""
     return not isinstance(data, Batch) and "batch_size" in data
 
 
@@ -23,17 +23,26 @@ def pooled(h: Tensor, data: Data, readout: nn.Module | None) -> Tensor:
 
 
 def item_ids(data: Data, readout: nn.Module | None) -> Tensor:
-    """Data-set-wide ids of the rows that `pooled` gives: graph_id [B] or n_id [N]."""
+    """Data-set-wide ids of the rows that `pooled` gives: graph_id [B] or n_id [N]. The Loader writes both."""
+    name = "n_id" if readout is None else "graph_id"
+    if name not in data:
+        rows = "one int64 a node" if readout is None else "one int64 a graph"
+        raise ValueError(f"the batch has no {name}; take batches from graphcl's Loader, or write your own ({rows})")
     return data.graph_id if readout is not None else seeds(data.n_id, data)
 
 
-def matched(z1: Tensor, data1: Data, z2: Tensor, data2: Data, readout: nn.Module | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def matched(
+    z1: Tensor, data1: Data, z2: Tensor, data2: Data, readout: nn.Module | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of what both views have, in the same order, and their ids [M].
 
     z1 and z2 are what `pooled` gave. Graphs and seeds are never dropped; of other nodes a view may lack some.
     """
-    ids = item_ids(data1, readout)
-    if readout is not None or is_sample(data1) or data1.n_id is data2.n_id:  # a view that drops no node keeps the tensor
+    ids, ids2 = item_ids(data1, readout), item_ids(data2, readout)
+    # A view that drops no node keeps the very tensor of ids.
+    if readout is not None or is_sample(data1) or data1.n_id is data2.n_id:
         return z1, z2, ids
-    in_both1, in_both2 = torch.isin(data1.n_id, data2.n_id), torch.isin(data2.n_id, data1.n_id)
-    return z1[in_both1], z2[in_both2], ids[in_both1]
+    ordered, order = ids2.sort()
+    rows = torch.isin(ids, ids2).nonzero()[:, 0]  # [M]
+    ids = ids[rows]
+    return z1[rows], z2[order[torch.searchsorted(ordered, ids)]], ids
