@@ -1,0 +1,87 @@
+"""Write the README's tables from results/. `python benchmarks/tables.py`; a test checks that they are current."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+
+from record import RESULTS, ROOT, read
+
+BESIDE = {"raw": "raw features", "supervised": "supervised GCN"}
+
+
+def tables() -> dict[str, str]:
+    """Markdown of each table whose results are there."""
+    made = {}
+    if (RESULTS / "quickstart.json").exists():
+        made["quickstart"] = quickstart(json.loads((RESULTS / "quickstart.json").read_text()))
+    if read("nodes"):
+        made["nodes"] = nodes(read("nodes"))
+    if read("epochs"):
+        made["epochs"] = epochs(read("epochs"))
+    return made
+
+
+def quickstart(result: dict) -> str:
+    """Scores, time and memory of the quickstart."""
+    lines = ["| embedding | test accuracy (%), 10 splits with 20 labels a class |", "|---|---|"]
+    for name, score in result["scores"].items():
+        lines.append(f"| {name} | {100 * score['mean']:.1f} ± {100 * score['std']:.1f} |")
+    lines += [
+        "",
+        f"Measured by `python benchmarks/epochs.py`: {result['training_seconds']:.0f} s of training, "
+        f"{result['whole_seconds']:.0f} s with scores and pictures, {result['peak_memory_mb']:,} MB at the peak, "
+        f"{result['threads']} threads ({result['machine']}; [results/quickstart.json](results/quickstart.json)).",
+    ]
+    return "\n".join(lines)
+
+
+def nodes(rows: list[dict]) -> str:
+    """Methods x data sets, with each method's own encoder untrained beside it."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    methods = [m for m in methods if m not in BESIDE] + [m for m in BESIDE if m in methods]
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    lines = [
+        "| method | " + " | ".join(f"{name} | untrained" for name in data) + " |",
+        "|---" * (1 + 2 * len(data)) + "|",
+    ]
+    for method in methods:
+        cells = []
+        for name in data:
+            own = [row for row in rows if row["method"] == method and row["data"] == name]
+            cells += [spread(own, "pretrained"), spread(own, "untrained")]
+        lines.append(f"| {BESIDE.get(method, f'`{method}`')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spread(rows: list[dict], key: str) -> str:
+    """`82.1 ± 0.4`, with the number of seeds where it is not five."""
+    values = [100 * row[key] for row in rows if key in row]
+    if not values:
+        return ""
+    count = f" ({len(values)} seeds)" if len(values) != 5 else ""
+    return f"{statistics.mean(values):.1f} ± {statistics.pstdev(values):.1f}{count}"
+
+
+def epochs(rows: list[dict]) -> str:
+    """Seconds of an epoch."""
+    lines = ["| config | data | epoch (s, 1 thread) | items a second |", "|---|---|---|---|"]
+    for row in rows:
+        lines.append(
+            f"| `{row['config']}` | {row['data']} | {row['seconds']:.3f} | {row['items'] / row['seconds']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def filled(text: str) -> str:
+    """The README with its tables as results/ has them."""
+    for name, table in tables().items():
+        pattern = rf"(<!-- results: {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.S)
+    return text
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
