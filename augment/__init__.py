@@ -1,0 +1,56 @@
+"""Augmentations of graphs, as PyG transforms on a Data or a whole Batch, on any device.
+
+A view returns new data and never writes into a tensor of its input. It keeps every attribute, the slice tables (so that
+`view(batch)[i]`, `to_data_list()` and batching again are right) and at least one node of every graph. Needs torch and
+torch_geometric only.
+
+    views = TwoViews(DropNodes(0.2), Compose([PerturbEdges(0.1), MaskAttributes(0.1)]))
+    batch1, batch2 = views(batch)
+"""
+
+from augment.adaptive import AdaptiveDropEdges, AdaptiveMaskFeatures
+from augment.compose import Compose, OneOf, TwoViews
+from augment.diffuse import HeatDiffusion, PPRDiffusion
+from augment.drop_features import DropFeatures
+from augment.drop_nodes import DropNodes
+from augment.identity import Identity
+from augment.mask_attributes import MaskAttributes
+from augment.mask_edge_attributes import MaskEdgeAttributes
+from augment.perturb_edges import PerturbEdges
+from augment.shuffle import ShuffleNodes
+from augment.subgraph import Subgraph
+
+AUGMENTATIONS: dict[str, type] = {  # by the name that a config gives them
+    "identity": Identity,
+    "drop_nodes": DropNodes,
+    "perturb_edges": PerturbEdges,
+    "subgraph": Subgraph,
+    "mask_attributes": MaskAttributes,
+    "drop_features": DropFeatures,
+    "mask_edge_attributes": MaskEdgeAttributes,
+    "shuffle_nodes": ShuffleNodes,
+    "ppr_diffusion": PPRDiffusion,
+    "heat_diffusion": HeatDiffusion,
+    "adaptive_drop_edges": AdaptiveDropEdges,
+    "adaptive_mask_features": AdaptiveMaskFeatures,
+    "one_of": OneOf,
+}
+
+__all__ = [
+    "AUGMENTATIONS",
+    "AdaptiveDropEdges",
+    "AdaptiveMaskFeatures",
+    "Compose",
+    "DropFeatures",
+    "DropNodes",
+    "HeatDiffusion",
+    "Identity",
+    "MaskAttributes",
+    "MaskEdgeAttributes",
+    "OneOf",
+    "PPRDiffusion",
+    "PerturbEdges",
+    "ShuffleNodes",
+    "Subgraph",
+    "TwoViews",
+]

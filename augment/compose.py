@@ -1,0 +1,118 @@
+"""Views made of views: one after another, two at once, one of several for each graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+from augment._segments import edges_of, graphs_of, levels, put, set_edges, set_nodes
+
+View = Callable[[Any], Any]
+FILL = {"masked": False, "edge_weight": 1.0}  # what a view that does not write them means
+
+
+class Compose(BaseTransform):
+    """The views one after another, each on what the one before left; without any, the data as it is."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self.views = _checked("Compose", views)
+
+    def forward(self, data: Data) -> Data:
+        for view in self.views:
+            data = view(data)
+        return data
+
+
+class TwoViews(BaseTransform):
+    """(view1(data), view2(data)): two views of the same data, each drawn on its own."""
+
+    def __init__(self, view1: View, view2: View) -> None:
+        self.view1, self.view2 = _checked("TwoViews", [view1, view2])
+
+    def forward(self, data: Data) -> tuple[Data, Data]:
+        return self.view1(data), self.view2(data)
+
+
+class OneOf(BaseTransform):
+    """One of the views for each graph, drawn uniformly and recorded in `view_op [B]`: the place in `views`.
+
+    GraphCL's random2, random3, random4 (You et al., 2020, arXiv:2010.13902). Every view sees the whole batch, and each
+    graph is then taken from the view that was drawn for it, so any view will do. Per-graph attributes are those of the
+    input. A per-node or per-edge attribute that only some of the views leave is kept if it can be filled: `masked` with
+    False, `edge_weight` with 1; else (edge_attr beside a diffusion) it is dropped. In a OneOf within a OneOf the outer
+    choice is the recorded one.
+
+    views: at least one; ValueError otherwise.
+    generator: of the choice, on the data's device; None is torch's own.
+    """
+
+    def __init__(self, views: Sequence[View], *, generator: torch.Generator | None = None) -> None:
+        self.views = _checked("OneOf", views)
+        if not self.views:
+            raise ValueError("OneOf chooses between views, got none; give it at least one")
+        self.generator = generator
+
+    def forward(self, data: Data) -> Data:
+        graphs = graphs_of(data)
+        choice = torch.randint(len(self.views), (graphs.size,), generator=self.generator, device=graphs.batch.device)
+        data = _merge(data, [view(data) for view in self.views], choice)
+        put(data, "view_op", choice, torch.arange(graphs.size + 1, device=choice.device))
+        return data
+
+
+def _checked(name: str, views: Sequence[View]) -> list[View]:
+    if not isinstance(views, Sequence) or not all(callable(view) for view in views):
+        raise ValueError(f"{name} takes views, callables from data to data, got {views!r}")
+    return list(views)
+
+
+def _merge(data: Data, views: list[Data], choice: Tensor) -> Data:
+    """Every graph g of `data` as it is in views[choice[g]], in the old order of graphs."""
+    parts = [graphs_of(view) for view in views]
+    indices = [edges_of(view) for view in views]
+    keys = [levels(view, part, index.size(1)) for view, part, index in zip(views, parts, indices, strict=True)]
+
+    batch = torch.cat([part.batch for part in parts])
+    taken = torch.cat([choice.index_select(0, part.batch) == i for i, part in enumerate(parts)])
+    nodes = taken.nonzero().view(-1)
+    nodes = nodes[batch[nodes].argsort(stable=True)]
+    number = torch.empty_like(batch).scatter_(0, nodes, torch.arange(nodes.numel(), device=nodes.device))
+    first = 0
+    for i, part in enumerate(parts):
+        indices[i] = indices[i] + first
+        first = first + part.batch.numel()
+    edge_index = torch.cat(indices, dim=1)
+    edges = taken[edge_index[0]].nonzero().view(-1)
+    edges = edges[batch[edge_index[0, edges]].argsort(stable=True)]
+
+    for key in list(data.keys()):
+        if any(key not in view for view in views):
+            del data[key]
+    node_values = _rows_of_all(views, [names for names, _ in keys], [len(part.batch) for part in parts], nodes)
+    edge_values = _rows_of_all(views, [names for _, names in keys], [index.size(1) for index in indices], edges)
+    batch = batch.index_select(0, nodes)
+    set_nodes(data, node_values, batch, choice.numel())
+    return set_edges(data, number[edge_index[:, edges]], edge_values, batch, choice.numel())
+
+
+def _rows_of_all(views: list[Data], keys: list[list[str]], lengths: list[int], index: Tensor) -> dict[str, Any]:
+    """Rows `index` of every attribute in `keys`, the views laid end to end, filled in views that lack it (FILL)."""
+    rows: dict[str, Any] = {}
+    for key in dict.fromkeys(name for names in keys for name in names):
+        found = next(view[key] for view, names in zip(views, keys, strict=True) if key in names)
+        if all(key in names for names in keys) and not isinstance(found, Tensor):
+            rows[key] = [value for view in views for value in view[key]]
+            rows[key] = [rows[key][i] for i in index.tolist()]
+        elif all(key in names for names in keys) or key in FILL:
+            values = [
+                view[key] if key in names else found.new_full((length, *found.shape[1:]), FILL[key])
+                for view, names, length in zip(views, keys, lengths, strict=True)
+            ]
+            dim = views[0].__cat_dim__(key, found)
+            rows[key] = torch.cat(values, dim=dim).index_select(dim, index)
+    return rows

@@ -1,0 +1,125 @@
+"""Random-walk subgraph.
+
+Paper:   You et al., 2020, "Graph Contrastive Learning with Augmentations", arXiv:2010.13902, table 1.
+Differs: the authors' code walks nowhere (it takes the start and some of its neighbours); this is a walk.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+from augment._segments import (
+    Graphs,
+    check_rate,
+    count,
+    edges_of,
+    exact_k,
+    filter_nodes,
+    graphs_of,
+    seeds_of,
+    share,
+)
+
+WALKER_NODES = 32  # a graph has one walker for every so many nodes, so that the steps need not grow with the graph
+PHASES, STEPS = 4, 32
+ROUNDS = 64
+UNSEEN = PHASES * STEPS + ROUNDS + 2  # the time of nodes that nothing has reached; exact_k takes times below 255
+
+
+class Subgraph(BaseTransform):
+    """Keep exactly round(keep * n) nodes of every graph, at least one: those that a random walk visits first.
+
+    The walk starts at a random node and goes to a uniformly drawn neighbour at each step, whichever way the edge points.
+    A graph of more than 32 nodes has several walks from the same start, one for every 32 nodes. All graphs walk in
+    lock-step, 128 steps. Where a walk has seen its whole component (looked at after 32, 64 and 96 steps), it goes on at a random
+    node that it has not seen. If the steps do not reach enough nodes, neighbours of visited nodes are taken, then their
+    neighbours, and so on 64 times, nearest first; then any node. So what is kept of a connected graph is connected, but
+    in a graph of hundreds of nodes that is little more than a chain, and it is the walk itself in small ones.
+
+    The seeds of a neighbour-sampled Data are all kept, and the walk starts at one of them.
+
+    keep: share of the nodes, in [0, 1]; ValueError otherwise.
+    generator: of the draws, on the data's device; None is torch's own.
+    """
+
+    def __init__(self, keep: float = 0.8, *, generator: torch.Generator | None = None) -> None:
+        self.keep = check_rate("keep", keep, "the share of nodes to keep")
+        self.generator = generator
+
+    def forward(self, data: Data) -> Data:
+        graphs = graphs_of(data)
+        seeds = seeds_of(data, graphs.batch.numel())
+        size = torch.minimum(share(self.keep, graphs.counts).clamp(min=1), graphs.counts)
+        if seeds is not None:
+            size = torch.maximum(size, count(graphs.batch[seeds], graphs.size))
+        time = _first_visits(edges_of(data), graphs, seeds, self.generator)
+        return filter_nodes(data, exact_k(graphs.batch, size, graphs.counts, self.generator, last=time), graphs)
+
+
+def _first_visits(
+    edge_index: Tensor, graphs: Graphs, seeds: Tensor | None, generator: torch.Generator | None
+) -> Tensor:
+    """[N], when each node was reached: 0 for a start, the step, a round after the last step, or UNSEEN."""
+    batch, device = graphs.batch, graphs.batch.device
+    n = batch.numel()
+    row, col = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+    row, order = row.sort()
+    pointer = torch.searchsorted(row, torch.arange(n + 1, device=device))
+    degree = pointer.diff()
+    # A node without neighbours has one way to go: to itself, in the last N places of `col`.
+    nodes = torch.arange(n, device=device)
+    first = torch.where(degree > 0, pointer[:-1], row.numel() + nodes)
+    col = torch.cat([col.index_select(0, order), nodes])
+    ways = degree.clamp(min=1).float()
+
+    graph = torch.repeat_interleave(torch.arange(graphs.size, device=device), _walkers(graphs.counts))  # [W]
+    time = torch.full((n,), UNSEEN, device=device)
+    candidates = torch.ones_like(batch, dtype=torch.bool)
+    if seeds is not None:
+        time = torch.where(seeds, 0, time)
+        candidates = seeds | (count(batch[seeds], graphs.size) == 0)[batch]
+    at = _any_node(candidates, graphs, generator).index_select(0, graph)  # [W], where each walker is
+    for phase in range(PHASES):
+        if phase > 0:
+            seen = time < UNSEEN
+            edge = ~seen & _beside(seen, row, col[: row.numel()])
+            stuck = count(batch[edge], graphs.size).index_select(0, graph) == 0
+            start = _any_node(~seen, graphs, generator).index_select(0, graph)
+            at = torch.where(stuck & (start >= 0), start, at)
+        draws = torch.rand(STEPS, at.numel(), generator=generator, device=device)
+        visits = [at]
+        for step in range(STEPS):
+            way = (draws[step] * ways.index_select(0, at)).long()
+            at = col.index_select(0, first.index_select(0, at) + way)
+            visits.append(at)
+        when = torch.arange(phase * STEPS, (phase + 1) * STEPS + 1, device=device).view(-1, 1)
+        time = time.scatter_reduce(0, torch.cat(visits), when.expand(-1, at.numel()).reshape(-1), "amin")
+
+    seen = time < UNSEEN
+    for i in range(ROUNDS):
+        beside = _beside(seen, row, col[: row.numel()])
+        time = torch.where(beside & ~seen, PHASES * STEPS + 1 + i, time)
+        seen = seen | beside
+    return time
+
+
+def _walkers(counts: Tensor) -> Tensor:
+    return (counts + WALKER_NODES - 1) // WALKER_NODES
+
+
+def _beside(seen: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """Mask [N] of the nodes that have a neighbour in the mask `seen [N]`."""
+    hit = torch.zeros(seen.shape, dtype=torch.int32, device=seen.device)
+    return hit.scatter_reduce(0, row, seen.int().index_select(0, col), "amax") > 0
+
+
+def _any_node(candidates: Tensor, graphs: Graphs, generator: torch.Generator | None) -> Tensor:
+    """[B], one uniformly drawn node of every graph among the mask `candidates [N]`; -1 where there is none."""
+    n = candidates.numel()
+    draw = torch.randint(0, 1 << 31, (n,), generator=generator, device=candidates.device)
+    key = torch.where(candidates, (draw << 31) | torch.arange(n, device=candidates.device), -1)
+    best = torch.full((graphs.size,), -1, device=candidates.device).scatter_reduce(0, graphs.batch, key, "amax")
+    return torch.where(best < 0, best, best & ((1 << 31) - 1))
