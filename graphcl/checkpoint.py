@@ -153,7 +153,8 @@ def save_weights(folder: Path | str, method: nn.Module) -> Path:
     path = Path(folder) / "model.safetensors"
     # clone: safetensors refuses tensors that share memory (tied weights, views of one buffer)
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in method.state_dict().items()}
-    write_whole(path, safetensors.torch.save(tensors, {"format": "pt", "method": type(method).__name__}))
+    # one entry only: safetensors writes several in an order of chance, and equal runs shall give equal files
+    write_whole(path, safetensors.torch.save(tensors, {"method": type(method).__name__}))
     return path
 
 
