@@ -1,7 +1,7 @@
 """Data of one's own: GraphML, NetworkX, `.npz`, CSV edge lists. No pickles; every mistake names its place.
 
-For all of them: features must be finite and become float32, a missing label is -1 (NaN where labels are no whole
-numbers), repeated edges are merged (the first one's attributes stay), self loops stay, features and edges may be absent.
+For all of them: features must be finite and become float32; a missing label is -1 (NaN where labels are not whole
+numbers); repeated edges are merged (the first one's attributes stay); self loops stay; features and edges may be absent.
 """
 
 from __future__ import annotations
@@ -71,11 +71,10 @@ def read_graphml(path: Path) -> Data:
 
 
 def read_npz(path: Path) -> Data:
-    """One graph from an `.npz`.
+    """One graph from an `.npz`. Edges are directed as given: for an undirected graph give both directions.
 
-    Arrays: edge_index [2, E] (or src and dst [E]), x [N, F], y [N], edge_attr [E, Fe], train_mask, val_mask, test_mask ([N] or [N, k]), num_nodes; all but the edges may be absent.
-
-    Edges are directed as given: for an undirected graph give both directions.
+    Arrays: edge_index [2, E] or src and dst [E]; where there are any: x [N, F], y [N], edge_attr [E, Fe], num_nodes,
+    and train_mask, val_mask, test_mask ([N] or [N, k] bool).
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -163,9 +162,12 @@ def _graphml(path: Path) -> nx.Graph:
         text = path.read_text(encoding="utf-8")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can blow a small file up to any size
             raise ValueError("it has a DOCTYPE, which GraphML does not need; remove it")
-        return nx.read_graphml(path)
+        graph = nx.read_graphml(path)
     except (OSError, ParseError, ValueError, KeyError, IndexError, TypeError, nx.NetworkXException) as error:
         raise ValueError(f"{path}: not readable as GraphML: {error!s:.300}") from None
+    for _, _, values in graph.edges(data=True):
+        values.pop("id", None)  # the edge's own name in the file, no attribute
+    return graph
 
 
 def _graph_data(graph: nx.Graph, where: str) -> Data:
@@ -197,7 +199,7 @@ def _attributes(rows: Sequence[dict[str, Any]], owners: Sequence[str], where: st
         for key in keys:
             if key not in row:
                 raise ValueError(f"{where}: {owner} has no attribute {key!r}, others have; give it to all or to none")
-            if not np.isfinite(np.float32(row[key])):
+            if not _finite(row[key]):
                 raise ValueError(f"{where}: {owner}: attribute {key!r} is {row[key]}; features must be finite")
     return np.array([[row[key] for key in keys] for row in rows], dtype=np.float32) if keys else None
 
@@ -271,6 +273,10 @@ def _labels_csv(path: Path, place: dict[str, int], suffix: str = "") -> Tensor:
     return _targets(texts, str(path))
 
 
+def _finite(number: float) -> bool:
+    return bool(abs(number) <= np.finfo(np.float32).max)  # false for NaN too
+
+
 def _cells(cells: Sequence[str], where: str) -> list[float]:
     numbers = []
     for cell in cells:
@@ -278,7 +284,7 @@ def _cells(cells: Sequence[str], where: str) -> list[float]:
             number = float(cell)
         except ValueError:
             raise ValueError(f"{where}: {cell!r} is not a number") from None
-        if not np.isfinite(np.float32(number)):
+        if not _finite(number):
             raise ValueError(f"{where}: {cell!r} is not finite; fill or drop it first")
         numbers.append(number)
     return numbers

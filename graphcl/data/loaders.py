@@ -66,7 +66,9 @@ class Loader:
         data = Data(
             **{key: value for key, value in source.to_dict().items() if isinstance(value, Tensor) and key != "y"}
         )
-        data.y, data.num_nodes = y, self.num_items
+        data.y = y
+        if data.x is None:
+            data.num_nodes = self.num_items
         data.graph_id, data.n_id = torch.zeros(1, dtype=torch.int64), torch.arange(self.num_items)
         return data.to(self.device)
 

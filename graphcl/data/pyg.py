@@ -20,7 +20,7 @@ def flat_arrays(graphs: Sequence[Data], name: str) -> dict[str, Any]:
     nodes = [_num_nodes(graph, f"{name}: graph {i}") for i, graph in enumerate(graphs)]
     ends = [_edges(graph, f"{name}: graph {i}") for i, graph in enumerate(graphs)]
     edges = [pair.shape[1] for pair in ends]
-    src, dst = torch.cat(ends, dim=1).clamp(-1, 2**31 - 1)  # the store keeps int32; these are out of range anyway
+    src, dst = torch.cat(ends, dim=1)
     x = _stack(graphs, "x", nodes, name)
     return {
         "x": torch.zeros(sum(nodes), 0) if x is None else x,
@@ -56,7 +56,10 @@ def _edges(graph: Data, where: str) -> Tensor:
         raise ValueError(f"{where}: edge_index must be a tensor [2, E], got {shape}")
     if (edge_index.is_floating_point() and edge_index.numel()) or edge_index.is_complex():
         raise ValueError(f"{where}: edge_index is {edge_index.dtype}; node numbers must be integers")
-    return edge_index.to(torch.int64)
+    edge_index = edge_index.to(torch.int64)
+    if edge_index.numel() and int(edge_index.abs().max()) >= 2**31:  # the store keeps int32
+        raise ValueError(f"{where}: edge_index holds {int(edge_index.abs().max())}; nodes count from 0 in each graph")
+    return edge_index
 
 
 def _stack(graphs: Sequence[Data], key: str, rows: Sequence[int], name: str) -> Tensor | None:

@@ -89,7 +89,9 @@ def _read_path(path: Path) -> Data | GraphStore:
             return read_graphml_folder(path)
         tu = [*path.glob("*_graph_indicator.txt"), *path.glob("raw/*_graph_indicator.txt")]
         if tu:
-            return read_tu(tu[0].parent, tu[0].name.removesuffix("_graph_indicator.txt"))
+            prefix = tu[0].name.removesuffix("_graph_indicator.txt")
+            texts = sorted(tu[0].parent.glob(f"{prefix}_*.txt"))
+            return _cached(prefix, texts, "tu.py", lambda: read_tu(tu[0].parent, prefix))
     raise ValueError(
         f"{path}: no data that is known here; give a folder of .graphml files, a folder with edges.csv, a folder of TU "
         "text files, a saved GraphStore, or an .npz or .graphml file"
@@ -105,22 +107,29 @@ def _read_named(entry: Entry) -> Data | GraphStore:
         path = Path(str(files("graphcl.data") / "bundled" / "BBBP.csv"))
         return _cached(entry.name, [path], "molecules.py", lambda: _molecules(entry, path))
     raw = _raw_folder(entry)
-    if entry.kind == "planetoid":
-        data = read_planetoid_data(str(raw), entry.canonical)
-    elif entry.kind in ("amazon", "coauthor"):
-        data = read_pyg_npz(str(raw / _raw_names(entry)[0]))  # np.load as it is by default: no pickles
-    elif entry.kind == "webkb":
-        data = _webkb(raw, entry.canonical)
-    elif entry.kind == "wikics":
-        data = _wikics(raw / "data.json")
-    elif entry.kind == "molecule":
+    if entry.kind == "molecule":
         path = raw / _raw_names(entry)[0]
         return _cached(entry.name, [path], "molecules.py", lambda: _molecules(entry, path))
-    elif raw.name == "raw.tar.xz":
+    if entry.kind == "tu" and raw.is_file():
         return _cached(entry.name, [raw], "tu.py", lambda: _packed_tu(raw, entry.canonical))
-    else:
+    if entry.kind == "tu":
         return _cached(entry.name, sorted(raw.glob("*.txt")), "tu.py", lambda: read_tu(raw, entry.canonical))
-    return data
+    try:
+        return _one_graph(entry, raw)
+    except Exception as error:  # PyG's readers raise whatever a damaged file makes them raise
+        raise ValueError(
+            f"{raw}: not readable as {entry.name!r} ({type(error).__name__}: {error!s:.200}); fetch the files again"
+        ) from error
+
+
+def _one_graph(entry: Entry, raw: Path) -> Data:
+    if entry.kind == "planetoid":
+        return read_planetoid_data(str(raw), entry.canonical)
+    if entry.kind == "webkb":
+        return _webkb(raw, entry.canonical)
+    if entry.kind == "wikics":
+        return _wikics(raw / "data.json")
+    return read_pyg_npz(str(raw / _raw_names(entry)[0]))  # np.load as it is by default: no pickles
 
 
 # --- bundled ----------------------------------------------------------------------------------------------------------
@@ -348,7 +357,10 @@ def _molecules(entry: Entry, path: Path) -> GraphStore:
 
 
 def _cached(name: str, raw: Sequence[Path], reader: str, build: Callable[[], GraphStore]) -> GraphStore:
-    """The store from the cache, or built and put there; raw files of another size or time, or another reader, are read anew."""
+    """The store from the cache, or built and put there.
+
+    Raw files of another size or time, or another reader, make another store.
+    """
     state = hashlib.sha256((Path(__file__).parent / reader).read_bytes())
     for path in raw:
         status = path.stat()

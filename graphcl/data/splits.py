@@ -57,6 +57,7 @@ def few_split(y: Tensor, per_class: int, seed: int, repeats: int = 1, val: int =
     y: [N] classes, -1 where unknown.  Where fewer rows are left, a third is for validation and the rest for the test.
     """
     classes = _classes(y, "few")
+    generator = torch.Generator().manual_seed(seed)
     counts = torch.bincount(classes[classes >= 0])
     for c, count in enumerate(counts.tolist()):
         if 0 < count < per_class:

@@ -1,0 +1,140 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_geometric.data import Data
+
+from graphcl.data.splits import few_split, kfold_split, make_splits, public_split, random_split
+from graphcl.data.store import GraphStore
+
+
+def disjoint(split) -> bool:
+    rows = torch.cat(list(split))
+    return all(part.dtype == torch.int64 and len(part) > 0 for part in split) and len(rows.unique()) == len(rows)
+
+
+def store_of(y) -> GraphStore:
+    store = GraphStore.from_graphs([Data(num_nodes=1) for _ in range(len(y))], name="mine")
+    return store._like(y=y)
+
+
+def test_public_masks():
+    train, val, test = torch.eye(6)[:3].bool()
+    (split,) = public_split(Data(train_mask=train, val_mask=val, test_mask=test, num_nodes=6))
+    assert [part.tolist() for part in split] == [[0], [1], [2]]
+
+
+def test_public_masks_of_several_splits_share_a_test_set():
+    masks = torch.eye(6).bool()
+    data = Data(train_mask=masks[:, :2], val_mask=masks[:, 2:4], test_mask=masks[5], num_nodes=6)
+    assert [[part.tolist() for part in split] for split in public_split(data)] == [[[0], [2], [5]], [[1], [3], [5]]]
+
+
+def test_no_public_split():
+    with pytest.raises(ValueError, match=r"no public split .*use data\.split=random or few"):
+        public_split(Data(num_nodes=3))
+    with pytest.raises(ValueError, match=r"mine has no public split; use data\.split=random, kfold, or scaffold"):
+        make_splits(store_of(torch.zeros(5).long()), "public")
+    with pytest.raises(ValueError, match="train_mask must be bool"):
+        public_split(Data(train_mask=torch.ones(3), val_mask=torch.ones(3).bool(), test_mask=torch.ones(3).bool()))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(3, 200), st.integers(0, 9), st.integers(1, 3))
+def test_random_covers_all_rows(n, seed, repeats):
+    splits = random_split(n, seed, repeats)
+    assert len(splits) == repeats
+    for split in splits:
+        assert disjoint(split) and sum(map(len, split)) == n
+        assert abs(len(split.train) - 0.1 * n) <= 1 and abs(len(split.val) - 0.1 * n) <= 1
+
+
+def test_random_is_seeded_and_its_repeats_differ():
+    a, b, c = random_split(50, 1, 2), random_split(50, 1, 2), random_split(50, 2, 2)
+    assert torch.equal(a[0].test, b[0].test) and torch.equal(a[1].test, b[1].test)
+    assert not torch.equal(a[0].test, a[1].test) and not torch.equal(a[0].test, c[0].test)
+
+
+def test_random_mistakes():
+    with pytest.raises(ValueError, match="2 rows with a label cannot be split"):
+        random_split(2, 0)
+    with pytest.raises(ValueError, match="ratios must be three positive shares"):
+        random_split(9, 0, ratios=(0.5, 0.0, 0.5))
+
+
+@pytest.mark.parametrize("n", [40, 3000])
+def test_few_takes_so_many_of_each_class(n):
+    y = torch.arange(n) % 3
+    y[::7] = -1
+    for split in few_split(y, per_class=5, seed=0, repeats=3):
+        assert disjoint(split)
+        assert torch.bincount(y[split.train]).tolist() == [5, 5, 5]
+        assert bool((y[torch.cat(list(split))] >= 0).all())
+        if n == 3000:
+            assert len(split.val) == 500 and len(split.test) == 1000
+        else:
+            assert len(torch.cat(list(split))) == int((y >= 0).sum())
+
+
+def test_few_mistakes():
+    y = torch.tensor([0] * 10 + [2] * 3)
+    with pytest.raises(
+        ValueError, match=r"class 2 has 3 labelled rows, per_class=4 needs more; set a smaller data\.per_class"
+    ):
+        few_split(y, 4, 0)
+    with pytest.raises(ValueError, match="per_class=3 leaves 1 rows"):
+        few_split(torch.tensor([0, 0, 0, 0]), 3, 0)
+    with pytest.raises(ValueError, match="needs one class a row"):
+        few_split(torch.rand(5, 2), 1, 0)
+    with pytest.raises(ValueError, match=r"all 5 are unknown \(-1\)"):
+        few_split(torch.full((5,), -1), 1, 0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(3, 10), st.integers(0, 5))
+def test_folds_are_stratified_and_each_row_is_tested_once(folds, seed):
+    y = torch.arange(97) % 4
+    y[5] = -1
+    splits = kfold_split(y, folds, seed)
+    assert len(splits) == folds
+    assert torch.cat([split.test for split in splits]).sort().values.tolist() == [i for i in range(97) if i != 5]
+    for i, split in enumerate(splits):
+        assert disjoint(split) and sum(map(len, split)) == 96
+        assert torch.equal(split.val, splits[(i + 1) % folds].test)
+        for c, count in enumerate(torch.bincount(y[split.test], minlength=4).tolist()):
+            assert abs(count - int((y == c).sum()) / folds) < 1
+    assert all(torch.equal(a.test, b.test) for a, b in zip(splits, kfold_split(y, folds, seed), strict=True))
+    assert any(not torch.equal(a.test, b.test) for a, b in zip(splits, kfold_split(y, folds, seed + 1), strict=True))
+
+
+def test_fold_mistakes():
+    with pytest.raises(ValueError, match=r"kfold needs at least 3 folds .*got 1"):
+        kfold_split(torch.arange(9) % 2, 1, 0)
+    with pytest.raises(ValueError, match="class 1 has 4 labelled rows, 5 folds need 5"):
+        kfold_split(torch.arange(9) % 2, 5, 0)
+
+
+@pytest.mark.parametrize("kind", ["random", "few", "kfold"])
+def test_make_splits_uses_labelled_rows_only(kind):
+    y = torch.arange(60) % 3
+    y[::5] = -1
+    for source in (Data(y=y, num_nodes=60), store_of(y)):
+        for split in make_splits(source, kind, seed=1, repeats=4, per_class=3):
+            assert disjoint(split) and bool((y[torch.cat(list(split))] >= 0).all())
+
+
+def test_make_splits_of_tasks_with_gaps():
+    y = torch.rand(30, 2)
+    y[:10] = float("nan")
+    y[10:20, 0] = float("nan")
+    (split,) = make_splits(store_of(y), "random")
+    assert torch.cat(list(split)).sort().values.tolist() == list(range(10, 30))
+
+
+def test_make_splits_mistakes():
+    with pytest.raises(ValueError, match=r"data\.split=few needs labels, the data has none"):
+        make_splits(Data(num_nodes=3), "few")
+    with pytest.raises(ValueError, match=r"scaffold needs molecules \(SMILES\)"):
+        make_splits(store_of(torch.zeros(5).long()), "scaffold")
+    with pytest.raises(ValueError, match="unknown split 'best'"):
+        make_splits(store_of(torch.zeros(5).long()), "best")
