@@ -141,7 +141,10 @@ def test_good_files_load_without_a_warning(tmp_path):
 
 def test_a_full_disk_leaves_the_last_one_intact(tmp_path):
     save_checkpoint(tmp_path, 10, state(10), keep=1)
-    with full_disk(2000), pytest.raises(CheckpointError, match=r"step-00000020.ckpt could not be written: .*[Mm]ake room"):
+    with (
+        full_disk(2000),
+        pytest.raises(CheckpointError, match=r"step-00000020.ckpt could not be written: .*[Mm]ake room"),
+    ):
         save_checkpoint(tmp_path, 20, state(20), keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000010.ckpt"]  # no temporary file either
     assert load_checkpoint(tmp_path)[1]["step"] == 10
@@ -205,7 +208,14 @@ def test_missing_and_damaged_weights(tmp_path):
         load_weights(tmp_path / "model.safetensors", Tied())
     path = save_weights(tmp_path, Tied())
     whole = path.read_bytes()
-    for cut in (b"", whole[:5], whole[: len(whole) // 2], whole[:-1], b"\xff" * 100, pickle.dumps(Bomb(tmp_path / "harm"))):
+    for cut in (
+        b"",
+        whole[:5],
+        whole[: len(whole) // 2],
+        whole[:-1],
+        b"\xff" * 100,
+        pickle.dumps(Bomb(tmp_path / "harm")),
+    ):
         path.write_bytes(cut)
         with pytest.raises(CheckpointError, match="is damaged or not a safetensors file"):
             load_weights(path, Tied())

@@ -272,7 +272,9 @@ def test_a_nan_loss_names_its_step_and_keeps_the_last_good_checkpoint(tmp_path, 
 
 def test_a_nan_gradient_never_reaches_a_checkpoint(tmp_path):
     run = small_run(lambda: Breaks(good=5, gradient=True), run__checkpoint_every=3, train__epochs=2)
-    with pytest.raises(NonFiniteLoss, match=r"weight layer.bias is nan or infinite after step 6, though the loss was not"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"weight layer.bias is nan or infinite after step 6, though the loss was not"
+    ):
         fit(run, tmp_path, progress=False)
     assert load_checkpoint(tmp_path / "checkpoints")[1]["place"]["step"] == 3
 
@@ -431,6 +433,9 @@ def test_tensorboard_gets_every_value(tmp_path, monkeypatch):
     fit(small_run(run__tensorboard=True), tmp_path, progress=False)
     assert written.pop()[0] == "closed"
     expected = [
-        (key, value, line["step"]) for line in lines(tmp_path) for key, value in line.items() if key in {"lr", "loss", "length"}
+        (key, value, line["step"])
+        for line in lines(tmp_path)
+        for key, value in line.items()
+        if key in {"lr", "loss", "length"}
     ]
     assert written == expected
