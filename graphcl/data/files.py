@@ -1,13 +1,15 @@
 """Data of one's own: GraphML, NetworkX, `.npz`, CSV edge lists. No pickles; every mistake names its place.
 
-For all of them: features must be finite and become float32; a missing label is -1 (NaN where labels are not whole
-numbers); repeated edges are merged (the first one's attributes stay); self loops stay; features and edges may be absent.
+For all of them: features must be finite and become float32; a missing label is -1 (NaN among values that are no
+classes); repeated edges are merged, the first one's attributes stay; self loops stay; features and edges may be absent.
 """
 
 from __future__ import annotations
 
 import csv
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,9 +79,12 @@ def read_npz(path: Path) -> Data:
     and train_mask, val_mask, test_mask ([N] or [N, k] bool).
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array")
+        with file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not readable as plain arrays (.npz without pickled objects): {error}") from None
     known = {"edge_index", "src", "dst", "x", "y", "edge_attr", "train_mask", "val_mask", "test_mask", "num_nodes"}
     if arrays.keys() - known:
@@ -94,7 +99,9 @@ def read_npz(path: Path) -> Data:
         raise ValueError(f"{path}: edge_index must be integers [2, E] (or src and dst [E]), got {got}")
     ends = ends.astype(np.int64)
     x = _float_array(arrays["x"], f"{path}: x") if "x" in arrays else None
-    sizes = {key: len(arrays[key]) for key in ("x", "y", "train_mask", "val_mask", "test_mask") if key in arrays}
+    sizes: dict[str, int] = {
+        key: len(arrays[key]) for key in ("x", "y", "train_mask", "val_mask", "test_mask") if key in arrays
+    }
     if "num_nodes" in arrays:
         sizes["num_nodes"] = int(arrays["num_nodes"])
     if len(set(sizes.values())) > 1:

@@ -51,7 +51,7 @@ def _numbers(path: Path, dtype: type) -> np.ndarray:
     try:
         return np.loadtxt(path, delimiter=",", dtype=dtype, ndmin=2, comments=None)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: {error}; every line must hold the same count of numbers") from None
+        raise ValueError(f"{path}: {error}; rows count from 0, all must hold equally many numbers") from None
 
 
 def _edges(parts: dict[str, Path], graph_of_node: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:

@@ -96,6 +96,13 @@ def test_writing_into_a_graph_or_batch_leaves_the_store():
     assert torch.equal(store.x, before)
 
 
+def test_a_batch_is_made_where_the_store_lies():
+    store = GraphStore.from_graphs(three()).to("meta")  # a tensor made elsewhere would meet it and raise
+    batch = store.batch(torch.tensor([2, 0]))
+    assert all(batch[key].is_meta for key in batch.keys())  # noqa: SIM118
+    assert batch.x.shape == (8, 2) and batch.edge_index.shape == (2, 13)
+
+
 def test_subset_keeps_order_and_text():
     store = GraphStore.from_graphs(three())
     store.smiles, store.names = ["C", "CC", "CCC"], ["a", "b", "c"]
