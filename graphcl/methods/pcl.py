@@ -27,6 +27,7 @@ from graphcl.methods.method import Encoder, Method, View
 from graphcl.methods.rows import item_ids, matched, pooled
 from graphcl.momentum import FeatureQueue, ema_update
 from graphcl.objectives import queue_infonce
+from graphcl.objectives._cosine import product, unit
 
 
 class PCL(Method):
@@ -135,7 +136,8 @@ def concentration(features: Tensor, centre: Tensor, assigned: Tensor, tau: float
     phi = torch.where(count > 1, phi, phi.max())  # a cluster of one is no evidence of a tight cluster
     low, high = phi.quantile(torch.tensor([0.1, 0.9]))
     phi = phi.clamp(low, high)
-    return (tau * phi / phi.mean().clamp(min=1e-12)).clamp(min=tau / 10)
+    mean = float(phi.mean())
+    return (tau * phi / mean).clamp(min=tau / 10) if mean > 0 else torch.full_like(phi, tau)
 
 
 def proto_nce(q: Tensor, centroids: Tensor, phi: Tensor, assigned: Tensor) -> Tensor:
@@ -143,6 +145,6 @@ def proto_nce(q: Tensor, centroids: Tensor, phi: Tensor, assigned: Tensor) -> Te
 
     A centroid of zeros belongs to an empty cluster and is left out.
     """
-    logits = F.normalize(q.float(), dim=-1) @ centroids.T / phi  # [N, k]
+    logits = product(unit(q), centroids) / phi  # [N, k]
     other = assigned[:, None] != torch.arange(len(centroids), device=q.device)
     return F.cross_entropy(logits.masked_fill(other & ~centroids.any(dim=1), -torch.inf), assigned)

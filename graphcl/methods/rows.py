@@ -44,5 +44,7 @@ def matched(
         return z1, z2, ids
     ordered, order = ids2.sort()
     rows = torch.isin(ids, ids2).nonzero()[:, 0]  # [M]
+    if len(rows) == 0:
+        raise ValueError("the two views have no node in common; let them drop fewer nodes")
     ids = ids[rows]
     return z1[rows], z2[order[torch.searchsorted(ordered, ids)]], ids
