@@ -15,7 +15,8 @@ NO_FEATURES = "graphs have no node features (x); set data.features to degree or 
 def features(data: Any, token: Tensor) -> Tensor:
     """Input features [N, F] in the type of `token` [F], which stands in the rows that `data.masked` [N] marks.
 
-    Integer features become floats. Raises ValueError when x is missing or of another width.
+    Integer features become floats. With no row marked the token has no gradient (DDP: find_unused_parameters=True).
+    Raises ValueError when x is missing or of another width.
     """
     x = data.x
     if x is None or (x.dim() == 2 and x.size(1) == 0):
