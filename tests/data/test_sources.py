@@ -422,8 +422,8 @@ def test_one_graphml_is_one_graph(tmp_path):
         "<graphml>",
         "<html></html>",
         '<!DOCTYPE a [<!ENTITY b "c">]><graphml/>',
-        '<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph><node id="a"><data key="k">1</data></node></graph>'
-        "</graphml>",
+        '<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph><node id="a"><data key="k">1</data></node>'
+        "</graph></graphml>",
     ],
 )
 def test_broken_graphml_names_its_file(tmp_path, text):
