@@ -4,8 +4,9 @@
     python benchmarks/nodes.py --methods grace dgi --seeds 0 1
 
 Pretraining sees no label; the probe is graphcl.linear_probe (C chosen on the validation nodes), the last epoch counts.
-`untrained` is the encoder of the row's config before training, `supervised` Kipf and Welling's two-layer GCN (hidden 16,
-dropout 0.5, weight decay 5e-4, 200 epochs, epoch chosen on the validation nodes), `raw` the features under the same probe.
+`untrained` is the encoder of the row's config before training, `raw` the features, both under the same probe;
+`supervised` is Kipf and Welling's two-layer GCN (hidden 16, dropout 0.5, decay 5e-4, 200 epochs, the epoch chosen
+on the validation nodes).
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def check(config: Config, data: Data | GraphStore) -> None:
         )
     if graphs and config.readout is None:
         raise ConfigError(f"the data is {items} graphs, but `readout` is missing; set readout=sum, mean or max")
-    if data.x is None:
+    if data.x is None or data.num_features == 0:
         raise ConfigError("the graphs have no node features (x); set data.features=degree, onehot_degree or ones")
     if method.contrasts_batch and min(items, config.data.batch_size or items) < 2:
         raise ConfigError(
@@ -114,7 +114,7 @@ def make_method(config: Config, data: Data | GraphStore) -> Method:
 
 def make_encoder(config: Strict, data: Data | GraphStore) -> nn.Module:
     """The encoder for the data's features."""
-    encoder = ENCODERS[config.name]  # type: ignore[attr-defined]
+    encoder: Any = ENCODERS[config.name]  # type: ignore[attr-defined]
     return encoder(data.num_features, **settings(config)) if encoder.takes_in_dim else encoder(**settings(config))
 
 

@@ -145,7 +145,7 @@ def datasets() -> None:
 
     table = Table("name", "level", "what", "where")
     for name, entry in DATASETS.items():
-        table.add_row(name, entry.level, entry.about, "bundled" if entry.bundled else "downloaded when first used")
+        table.add_row(name, entry.level, entry.description, "bundled" if entry.bundled else "downloaded when first used")
     out.print(table)
     out.print(
         "Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, "
@@ -198,13 +198,11 @@ def prepare_folder(folder: Path, config: Config, *, resume: bool, overwrite: boo
 
 def describe(run: Run) -> str:
     """One line on what is about to be trained."""
+    from graphcl.data.store import GraphStore
+
     cfg, data = run.config, run.data
     what = f"{data.num_nodes:,} nodes, {data.num_edges:,} edges"
-    items = (
-        what
-        if isinstance(run.loader.num_items, int) and run.loader.num_items == data.num_nodes
-        else f"{run.loader.num_items:,} graphs, {what}"
-    )
+    items = f"{len(data):,} graphs, {what}" if isinstance(data, GraphStore) else what
     parameters = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
     return f"{cfg.method.name} on {cfg.data.name} ({items}), encoder {cfg.encoder.name}, {parameters:,} parameters"
 

@@ -27,7 +27,7 @@ def gather(x: Tensor) -> tuple[Tensor, int]:
         return x, 0
     counts = _counts(x)
     rank = dist.get_rank()
-    rows: Tensor = _Gather.apply(x, counts, rank)  # type: ignore[no-untyped-call]
+    rows: Tensor = _Gather.apply(x, counts, rank)
     return rows, sum(counts[:rank])
 
 

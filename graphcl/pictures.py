@@ -60,11 +60,11 @@ def draw_embedding(run: Run, path: Path) -> None:
     points[:, : min(2, flat.shape[1])] = flat[:, :2]
     fig, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
     if labels is None:
-        axes.scatter(*points.T, s=6)
+        axes.scatter(points[:, 0], points[:, 1], s=6)
     else:
         y = labels[chosen].reshape(len(chosen), -1)[:, 0].numpy()
         for value in np.unique(y[~np.isnan(y)])[:20]:
-            axes.scatter(*points[y == value].T, s=6, label=f"{value:g}")
+            axes.scatter(points[y == value, 0], points[y == value, 1], s=6, label=f"{value:g}")
         axes.legend(title="label", markerscale=2, fontsize="small")
     axes.set(xticks=[], yticks=[], title=f"{run.config.method.name} on {run.config.data.name}, t-SNE of {len(points)}")
     fig.savefig(path, dpi=120)

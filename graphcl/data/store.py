@@ -140,6 +140,16 @@ class GraphStore:
         return len(self)
 
     @property
+    def num_nodes(self) -> int:
+        """Nodes of all graphs."""
+        return self.x.shape[0]
+
+    @property
+    def num_edges(self) -> int:
+        """Directed edges of all graphs."""
+        return self.src.shape[0]
+
+    @property
     def num_features(self) -> int:
         """F, the width of x; 0 without features."""
         return self.x.shape[1]

@@ -25,7 +25,8 @@ def compare(
     metric: str = "accuracy",
     seed: int = 0,
 ) -> dict[str, Scores]:
-    """Scores of each method's embeddings under the probe `linear` or `knn`, and of the raw features."""
+    """Scores, against the labels `data.y`, of each method's embeddings under the probe `linear` or `knn`, and of the raw features."""
+    assert data.y is not None, "without labels there is nothing to score"
     rows = {name: embed(method, data) for name, method in methods.items()} | {"raw features": raw_features(data)}
     score = {"linear": linear_probe, "knn": knn}[probe]
     return {name: score(z, data.y, split, metric=metric, seed=seed) for name, z in rows.items()}
