@@ -352,3 +352,12 @@ def test_the_modules_only_remember_their_settings():
     assert InfoNCE(0.2, symmetric=False)(z1, z2).item() == infonce(z1, z2, 0.2, symmetric=False).item()
     assert NTXent(0.2)(z1, z2).item() == ntxent(z1, z2, 0.2).item()
     assert not InfoNCE(0.2).state_dict() and not NTXent(0.2).state_dict()
+
+
+@each_objective
+@pytest.mark.parametrize("tau", [0.01, 0.5])
+def test_autocast_gives_the_float32_loss(objective, tau):
+    z1, z2 = rows(16, 8, 60, torch.float32), rows(16, 8, 61, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = objective(z1, z2, tau)
+    assert inside.item() == pytest.approx(objective(z1, z2, tau).item(), rel=1e-3)
