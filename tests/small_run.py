@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,7 +43,7 @@ class Rows:
 
 
 class Momentum(Method):
-    """MoCo on rows: everything that a checkpoint must keep (dropout, batch norm, momentum weights, queue, epoch hooks)."""
+    """MoCo on rows: all that a checkpoint must keep (dropout, batch norm, momentum weights, queue, epoch hooks)."""
 
     def __init__(self, width: int = 6, dropout: float = 0.2) -> None:
         super().__init__()
@@ -100,3 +102,14 @@ def small_run(make: Callable[[], Method] = Momentum, loader: Any = None, **setti
     torch.manual_seed(3)
     loader = Rows() if loader is None else loader
     return Run(small_config(**settings), None, [], make(), loader)  # type: ignore[arg-type]
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file can grow beyond `room` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

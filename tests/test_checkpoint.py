@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import resource
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_run import full_disk
 from torch import nn
 
 from graphcl import checkpoint
@@ -32,17 +30,6 @@ from graphcl.checkpoint import (
 
 def state(step: int) -> dict[str, Any]:
     return {"step": step, "weights": torch.full((1000,), float(step)), "names": ["a", "b"], "lr": 0.1 + 0.2}
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """No file can grow beyond `room` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Bomb:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import Momentum, Rows, small_config, small_run
+from small_run import Momentum, Rows, full_disk, small_config, small_run
 from torch import Tensor, nn
 
 from graphcl.checkpoint import CheckpointError, load_checkpoint
@@ -104,9 +104,12 @@ def test_each_player_takes_its_own_step(tmp_path):
                 hand.zero_grad()
                 hand.loss(batch, name)["loss"].backward()
                 stepper.step()
+                if name == "encoder":
+                    last = hand.encoder.weight.grad.clone()
     fit(run, tmp_path, progress=False)
     for ours, theirs in zip(run.method.parameters(), hand.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(run.method.encoder.weight.grad, last)  # the views' loss left none of its own there
     assert all(parameter.requires_grad for parameter in run.method.parameters())
     keys = ["step", "epoch", "lr", "loss", "encoder.loss", "encoder.agree", "views.loss", "views.agree"]
     assert all(list(line) == keys and line["loss"] == line["encoder.loss"] for line in lines(tmp_path))
@@ -350,7 +353,7 @@ def test_what_does_not_fit_is_refused(settings, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_cuda_without_cuda_is_refused():
-    with pytest.raises(ValueError, match="train.device=cuda, but torch finds no CUDA device here"):
+    with pytest.raises(ValueError, match=r"train.device=cuda, but torch finds no CUDA device here"):
         fit(small_run(train__device="cuda"), progress=False)
 
 
@@ -383,7 +386,7 @@ def test_a_run_is_not_written_over(tmp_path):
 
 def test_an_unwritable_folder_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CheckpointError, match="cannot write to the run folder .*run.dir="):
+    with pytest.raises(CheckpointError, match=r"cannot write to the run folder .*run.dir="):
         fit(small_run(), tmp_path / "file" / "run", progress=False)
 
 
@@ -439,3 +442,13 @@ def test_tensorboard_gets_every_value(tmp_path, monkeypatch):
         if key in {"lr", "loss", "length"}
     ]
     assert written == expected
+
+
+@pytest.mark.parametrize("every, name", [(3, "step-00000003.ckpt"), (1000, "metrics.jsonl")])
+def test_a_full_disk_is_a_clear_error_and_can_be_resumed_from(tmp_path, every, name):
+    fit(small_run(), tmp_path / "whole", progress=False)
+    with full_disk(1000), pytest.raises(CheckpointError, match=rf"{name} could not be written: .*Make room .*--resume"):
+        fit(small_run(run__checkpoint_every=every), tmp_path / "full", progress=False)
+    with pytest.warns(UserWarning, match="has no checkpoint yet; starting from the beginning"):
+        fit(small_run(), tmp_path / "full", resume=True, progress=False)
+    assert lines(tmp_path / "full") == lines(tmp_path / "whole")
