@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 T = TypeVar("T")
+aten = torch.ops.aten
 
 FACTORIES = {
     *(torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace, torch.ones, torch.zeros),
@@ -32,9 +33,15 @@ class StrayTensor(AssertionError):
 class _NoHostSync(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.aten._local_scalar_dense.default:
-            raise StrayTensor("a value was read from the device (.item(), .tolist(), bool(tensor), int(tensor))")
-        if func is torch.ops.aten._to_copy.default and torch.device(kwargs.get("device") or "meta").type == "cpu":
+        if func is aten._local_scalar_dense.default:
+            if args[0].device.type == "meta":
+                raise StrayTensor("a value was read from the device (.item(), .tolist(), bool(tensor), int(tensor))")
+            with _disable_current_modes():  # of PyG's slice tables, which always lie on the CPU
+                return func(*args)
+        if func in (aten.cummax.default, aten.cummin.default):
+            # torch's own fake asks whether a data-dependent size is zero.
+            return torch.empty_like(args[0]), torch.empty_like(args[0], dtype=torch.long)
+        if func is aten._to_copy.default and torch.device(kwargs.get("device") or "meta").type == "cpu":
             raise StrayTensor("a tensor was copied to the CPU")
         return func(*args, **kwargs)
 
@@ -44,6 +51,9 @@ class _NoStrayFactory(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in FACTORIES and kwargs.get("device") is None:
             raise StrayTensor(f"torch.{func.__name__} was called without device=")
+        if func in FACTORIES:
+            # torch cannot fake a factory that takes a generator for a data-dependent size; no value is drawn anyway.
+            kwargs = {key: value for key, value in kwargs.items() if key != "generator"}
         return func(*args, **kwargs)
 
 
@@ -54,7 +64,7 @@ def device_clean() -> Iterator[FakeTensorMode]:
     What a data-dependent size needs (`nonzero`, masks) is allowed. Build inputs and BatchNorm modules before, and bring
     them in with `to_meta(value, mode)`. Values are never computed: only shapes, types and devices can be asserted.
     """
-    mode = FakeTensorMode(shape_env=ShapeEnv())
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     with mode, _NoHostSync(), _NoStrayFactory():
         yield mode
 
@@ -70,7 +80,7 @@ def to_meta(value: T, mode: FakeTensorMode) -> T:
             return nn.Parameter(fake(tensor.data), requires_grad=tensor.requires_grad)
         return mode.from_tensor(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"))
 
-    with torch.utils._python_dispatch._disable_current_modes():
+    with _disable_current_modes():
         if isinstance(value, Tensor):
             return fake(value)  # type: ignore[return-value]
         if isinstance(value, nn.Module):

@@ -47,6 +47,7 @@ def test_masks_and_factories_with_a_device_pass():
         x = to_meta(real, mode)
         kept = x[torch.rand(len(x), device=x.device) < 0.5]
         assert kept.device.type == "meta" and kept.shape[1] == 3
+        assert torch.rand(kept.shape, generator=None, device=x.device).shape == kept.shape
         assert torch.cat([kept, x.new_zeros(2, 3)]).shape[1] == 3
 
 
