@@ -46,6 +46,8 @@ def infonce(
     target = _rows(target, n, m, z1)
     if mask is not None:
         check_shape("mask", mask, n, m)
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool, False where a candidate is no negative, got {mask.dtype}")
         mask = mask.scatter(1, target[:, None], True)
 
     anchors1, anchors2 = unit(z1), unit(z2)

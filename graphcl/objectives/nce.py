@@ -30,12 +30,13 @@ def nce(
     Returns a scalar. Wu et al., 2018, eqs. 4 to 7; as in their code, the bank's momentum replaces the proximal term.
     """
     logits, kept = _logits(z, bank, ids, tau, negatives, valid)  # [N, 1 + m], the positive first
+    log_z: Tensor | float
     if z_const is None:
         log_z = _log_constant(logits.detach(), kept, len(bank))
     else:
-        log_z = torch.as_tensor(z_const, dtype=torch.float64, device=z.device).log()
+        log_z = z_const.log() if isinstance(z_const, Tensor) else math.log(z_const)
     # h is the sigmoid of this score; written so, exp(1 / tau) is never formed.
-    score = logits - (log_z + math.log(negatives.shape[1] / len(bank))).to(logits.dtype)
+    score = logits - (log_z + math.log(negatives.shape[1] / len(bank)))
     terms = F.softplus(torch.cat([-score[:, :1], score[:, 1:]], 1))
     return torch.where(kept, terms, 0.0).sum() / len(z)
 
