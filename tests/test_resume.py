@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from small_methods import METHODS, batch_for, make, ring
 from small_run import Momentum, Rows, small_run
 from torch import Tensor
 from torch_geometric.data import Data
 
 from graphcl.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
+from graphcl.data.loaders import Loader
+from graphcl.data.store import GraphStore
 from graphcl.methods.method import Method
 from graphcl.trainer import fit
 
@@ -57,6 +60,16 @@ class Dying(Rows):
             yield batch
 
 
+class DyingLoader(Loader):
+    """Fails after five batches."""
+
+    def epoch(self, e: int, start: int = 0) -> Any:
+        for number, batch in enumerate(super().epoch(e, start), start=start):
+            if e * len(self) + number >= 5:
+                raise Cut
+            yield batch
+
+
 def cut_run(after: int, folder: Path, make: Any, **settings: Any) -> None:
     loader = Dying()
     loader.after = after
@@ -91,8 +104,11 @@ def assert_same_runs(one: Path, two: Path) -> None:
 # --- cut in the process -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("after", [1, 3, 4, 9, 10, 11, 19])
-@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize(
+    "settings, after",
+    [*(("plain", after) for after in (1, 3, 4, 9, 10, 11, 19))]
+    + [(settings, after) for settings in list(SETTINGS)[1:] for after in (5, 11)],
+)
 def test_cut_and_resumed_equals_never_cut(tmp_path, settings, after):
     fit(small_run(**SETTINGS[settings]), tmp_path / "whole", progress=False)
     cut_run(after, tmp_path / "cut", Momentum, **SETTINGS[settings])
@@ -101,6 +117,22 @@ def test_cut_and_resumed_equals_never_cut(tmp_path, settings, after):
             fit(small_run(**SETTINGS[settings]), tmp_path / "cut", resume=True, progress=False)
     else:
         fit(small_run(**SETTINGS[settings]), tmp_path / "cut", resume=True, progress=False)
+    assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_resumes(tmp_path, name):
+    draw = torch.Generator().manual_seed(1)
+    many = "batch" in batch_for(make(name))
+    source = GraphStore.from_graphs([ring(n, draw) for n in (5, 1, 8, 3, 4, 7, 2, 6)]) if many else ring(16, draw)
+    settings = {"train__epochs": 4 if many else 8, "train__optimizer": "adamw", "train__clip": 1.0}
+    size = 4 if many else None
+    fit(small_run(lambda: make(name), Loader(source, size), **settings), tmp_path / "whole", progress=False)
+    with pytest.raises(Cut):
+        dying = DyingLoader(source, size)
+        fit(small_run(lambda: make(name), dying, **settings), tmp_path / "cut", progress=False)
+    again = small_run(lambda: make(name, seed=9), Loader(source, size), **settings)  # other weights: all are loaded
+    fit(again, tmp_path / "cut", resume=True, progress=False)
     assert_same_runs(tmp_path / "whole", tmp_path / "cut")
 
 
