@@ -122,7 +122,9 @@ METHODS: dict[str, Callable[[], Method]] = {
     "gae": lambda: GAE(encoder()),
     "gae on graphs": lambda: GAE(graph_encoder(), Readout()),
     "gae, variational": lambda: GAE(encoder(), variational=True),
-    "pcl": lambda: PCL(encoder(), noisy, noisy, 16, clusters=(2, 3), queue=16, proj_dim=16, momentum=0.9, warmup_epochs=0),
+    "pcl": lambda: PCL(
+        encoder(), noisy, noisy, 16, clusters=(2, 3), queue=16, proj_dim=16, momentum=0.9, warmup_epochs=0
+    ),
     "pcl on graphs": lambda: PCL(
         graph_encoder(), noisy, noisy, 8, Readout(), clusters=(2,), queue=8, proj_dim=16, momentum=0.9, warmup_epochs=0
     ),

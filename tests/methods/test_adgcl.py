@@ -1,12 +1,12 @@
 import pytest
 import torch
+from references import infonce_by_hand
+from small_methods import WIDTH, Neighbours, Rows, graphs, make
 
 from graphcl.encoders import GAT, GCN, GIN, SAGE, ResGCN
 from graphcl.encoders.readout import Readout
 from graphcl.methods import ADGCL
 from graphcl.methods.adgcl import mean_drop
-from references import infonce_by_hand
-from small_methods import WIDTH, Neighbours, Rows, graphs, make
 
 
 def small(**settings):

@@ -1,9 +1,9 @@
 import pytest
 import torch
-
-from graphcl.methods import BGRL
 from references import byol_by_hand
 from small_methods import Neighbours, identity, keep, make, nodes, noisy, train
+
+from graphcl.methods import BGRL
 
 
 def test_loss_by_hand():

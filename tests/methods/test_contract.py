@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_methods import METHODS as SMALL
+from small_methods import batch_for, keep, make, nodes, sample, train
 
 from augment import (
     Compose,
@@ -21,8 +23,6 @@ from augment import (
 )
 from graphcl.methods import METHODS
 from graphcl.methods.rows import matched
-from small_methods import METHODS as SMALL
-from small_methods import batch_for, keep, make, nodes, sample, train
 
 ROOT = Path(__file__).parents[2]
 NODE_LEVEL = ["moco on nodes", "grace", "bgrl", "dgi", "gae", "pcl"]
@@ -250,7 +250,9 @@ REAL = [
 
 
 @pytest.mark.parametrize("views", REAL, ids=lambda views: views[0].__class__.__name__)
-@pytest.mark.parametrize("name", [name for name in SMALL if hasattr(make(name), "view") or hasattr(make(name), "view1")])
+@pytest.mark.parametrize(
+    "name", [name for name in SMALL if hasattr(make(name), "view") or hasattr(make(name), "view1")]
+)
 def test_with_the_views_of_augment(name, views):
     method = make(name)
     for view in ("view", "view1", "view2"):

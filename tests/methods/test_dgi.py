@@ -1,8 +1,8 @@
 import torch
-
-from graphcl.methods import DGI
 from references import dgi_by_hand
 from small_methods import Neighbours, graphs, nodes, sample, swapped
+
+from graphcl.methods import DGI
 
 
 def scores(method, h, summary):

@@ -1,11 +1,11 @@
 import pytest
 import torch
+from small_methods import WIDTH, Neighbours, graphs, nodes, sample
 from torch_geometric.data import Data
 
 from graphcl.encoders.readout import Readout
 from graphcl.methods import GAE
 from graphcl.methods.gae import edges_of, random_pairs
-from small_methods import WIDTH, Neighbours, graphs, nodes, sample
 
 
 def by_hand(z, edge_index, other, true):
@@ -40,9 +40,7 @@ def test_random_pairs_stay_in_their_graph_and_know_the_edges():
             assert is_true == (u == v or (u, v) in edges)
             seen.add((u, v))
     wanted = {
-        (u, v)
-        for v in set(data.edge_index[1].tolist())
-        for u in (data.batch == data.batch[v]).nonzero()[:, 0].tolist()
+        (u, v) for v in set(data.edge_index[1].tolist()) for u in (data.batch == data.batch[v]).nonzero()[:, 0].tolist()
     }
     assert seen == wanted  # every node of the graph is drawn, the last one too
 

@@ -1,8 +1,8 @@
 import torch
-
-from graphcl.methods import GRACE
 from references import grace_by_hand
 from small_methods import Neighbours, identity, keep, nodes, noisy, sample
+
+from graphcl.methods import GRACE
 
 
 def test_loss_by_hand():

@@ -1,10 +1,10 @@
 import pytest
 import torch
+from references import graphcl_code_by_hand, infonce_by_hand, simclr_by_hand
+from small_methods import Rows, graphs, identity, noisy
 
 from graphcl.encoders.readout import Readout
 from graphcl.methods import GraphCL
-from references import graphcl_code_by_hand, infonce_by_hand, simclr_by_hand
-from small_methods import Rows, graphs, identity, noisy
 
 BY_HAND = {"infonce": infonce_by_hand, "ntxent": simclr_by_hand, "graphcl_code": graphcl_code_by_hand}
 

@@ -1,9 +1,9 @@
 import torch
+from references import jsd_by_hand
+from small_methods import Rows, graphs
 
 from graphcl.encoders.readout import Readout
 from graphcl.methods import InfoGraph
-from references import jsd_by_hand
-from small_methods import Rows, graphs
 
 
 def test_loss_by_hand_with_a_graph_of_one_node():

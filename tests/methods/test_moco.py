@@ -1,10 +1,10 @@
 import pytest
 import torch
+from references import moco_by_hand
+from small_methods import Rows, graphs, identity, keep, make, nodes, noisy
 
 from graphcl.encoders.readout import Readout
 from graphcl.methods import MoCo
-from references import moco_by_hand
-from small_methods import Rows, graphs, identity, keep, make, nodes, noisy
 
 
 def small(queue=6, **settings):

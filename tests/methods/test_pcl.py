@@ -2,14 +2,14 @@ import math
 
 import pytest
 import torch
+from references import cosine, moco_by_hand
+from small_methods import Rows, graphs, identity, make, nodes, train
 
 from graphcl.data.loaders import Loader
 from graphcl.data.store import GraphStore
 from graphcl.encoders.readout import Readout
 from graphcl.methods import PCL
 from graphcl.methods.pcl import cluster, concentration, proto_nce
-from references import cosine, moco_by_hand
-from small_methods import Rows, graphs, identity, make, nodes, train
 
 
 def small(items=12, **settings):

@@ -1,0 +1,51 @@
+"""Whole steps on fake tensors: nothing is read from the device, made elsewhere, or waits but for data-dependent sizes."""
+
+import pytest
+import torch
+from device_guards import device_clean, to_meta
+from small_methods import WIDTH, encoder, graphs, nodes
+from torch import nn
+
+from augment import Compose, DropFeatures, DropNodes, PerturbEdges, Subgraph
+from graphcl.encoders import GIN
+from graphcl.methods import GRACE, GraphCL, MoCo
+
+
+def gin():
+    """Without batch norm, whose check for a single node cannot be traced where a view sets the number of nodes."""
+    return GIN(WIDTH, 8, layers=1, batch_norm=False)
+
+
+class Pool(nn.Module):
+    """The sum of Readout without its check of the number of rows, for the same reason."""
+
+    def forward(self, h, data):
+        return h.new_zeros(data.num_graphs, h.shape[1]).index_add(0, data.batch, h)
+
+
+def node_views():
+    return [Compose([PerturbEdges(drop, exact=False), DropFeatures(rate)]) for drop, rate in ((0.2, 0.3), (0.4, 0.4))]
+
+
+STEPS = {
+    "graphcl": lambda: GraphCL(gin(), Pool(), DropNodes(0.1), Subgraph(0.8)),
+    "moco": lambda: MoCo(gin(), DropNodes(0.1), PerturbEdges(0.2), Pool(), queue=16, proj_dim=8),
+    "grace": lambda: GRACE(encoder(), *node_views(), proj_dim=8),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_whole_step_stays_on_its_device(name):
+    method = STEPS[name]()
+    batch = nodes() if getattr(method, "readout", None) is None else graphs()
+    with device_clean() as mode:
+        method, batch = to_meta(method, mode), to_meta(batch, mode)
+        optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+        values = method.loss(batch)
+        values["loss"].backward()
+        optimizer.step()
+        method.after_step(0.5)
+        for key, tensor in [*values.items(), *method.named_parameters(), *method.named_buffers()]:
+            assert tensor.device.type == "meta", key
+        trained = [p for key, p in method.named_parameters() if p.requires_grad and not key.endswith("token")]
+        assert all(p.grad is not None and p.grad.device.type == "meta" for p in trained)
