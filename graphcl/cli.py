@@ -59,7 +59,7 @@ def pretrain(
     if first:
         prepare_folder(folder, cfg, resume=resume, overwrite=overwrite)
 
-    from graphcl.build import build
+    from graphcl.builder import build
     from graphcl.trainer import Stopped, fit
 
     run = build(cfg)
@@ -89,7 +89,7 @@ def pretrain(
 @app.command(epilog="Examples: graphcl evaluate runs/quickstart | graphcl evaluate runs/grace evaluate.probe=knn")
 def evaluate(run_folder: RunFolder, overrides: Overrides = None) -> None:
     """Score the frozen embeddings of a run beside the untrained encoder and the raw features."""
-    from graphcl.build import load_run
+    from graphcl.builder import load_run
 
     report(load_run(run_folder, tuple(overrides or [])), run_folder)
 
@@ -112,7 +112,7 @@ def embed(
         from graphcl.data.catalogue import find
 
         find(data)
-    from graphcl.build import load_run
+    from graphcl.builder import load_run
     from graphcl.evaluate.embed import embed as embed_source
     from graphcl.evaluate.export import write_embeddings
 
@@ -145,7 +145,9 @@ def datasets() -> None:
 
     table = Table("name", "level", "what", "where")
     for name, entry in DATASETS.items():
-        table.add_row(name, entry.level, entry.description, "bundled" if entry.bundled else "downloaded when first used")
+        table.add_row(
+            name, entry.level, entry.description, "bundled" if entry.bundled else "downloaded when first used"
+        )
     out.print(table)
     out.print(
         "Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, "
@@ -209,7 +211,7 @@ def describe(run: Run) -> str:
 
 def report(run: Run, folder: Path) -> None:
     """Print the table pretrained / untrained / raw features, and write it to scores.json."""
-    from graphcl.build import build
+    from graphcl.builder import build
     from graphcl.evaluate.compare import compare
 
     if not run.split:

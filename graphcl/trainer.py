@@ -36,11 +36,10 @@ from graphcl.checkpoint import (
     remove_leftovers,
     save_checkpoint,
     save_weights,
-    write_environment,
 )
 from graphcl.config import Config, TrainConfig, near
 from graphcl.methods.method import Method
-from graphcl.runlog import Metrics, NonFiniteLoss, Progress, StopSignal
+from graphcl.runlog import Metrics, NonFiniteLoss, Progress, StopSignal, write_environment
 
 if TYPE_CHECKING:
     from graphcl.data.loaders import Loader
@@ -53,7 +52,7 @@ MAY_CHANGE = ("name", "run.", "evaluate.", "train.epochs", "train.max_steps")  #
 
 @dataclass
 class Run:
-    """What a training needs; `graphcl.build` makes it from a config."""
+    """What a training needs; `graphcl.builder` makes it from a config."""
 
     config: Config
     data: Data | GraphStore

@@ -24,7 +24,7 @@ ORDER = [
     "graphcl.evaluate",
     "graphcl.runlog",
     "graphcl.trainer",
-    "graphcl.build",
+    "graphcl.builder",
     "graphcl.pictures",
     "graphcl.cli",
     "graphcl.__main__",
