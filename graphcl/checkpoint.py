@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import pickle
-import platform
-import subprocess
 import warnings
 import zipfile
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -203,50 +199,3 @@ def _some(verb: str, names: list[str]) -> str:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{verb} {', '.join(names[:3])}{more}"
-
-
-# --- where and with what it ran ---------------------------------------------------------------------------------------
-
-
-def write_environment(folder: Path | str, **figures: Any) -> None:
-    """Write `folder`/environment.json: commit, versions, hardware, and the `figures` given (seed, seconds, ...)."""
-    cuda = torch.cuda.is_available()
-    values = {
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("graphcl", "torch", "torch-geometric", "lightning-fabric", "numpy")},
-        "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if cuda else None,
-        **figures,
-    }
-    write_whole(Path(folder) / "environment.json", json.dumps(values, indent=2).encode() + b"\n")
-
-
-def _commit() -> str | None:
-    """The commit of graphcl's own checkout, "+" after it if files are changed; None when installed from elsewhere."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        ask = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
-        return subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):  # no git, or not ours to read
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

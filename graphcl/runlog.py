@@ -1,16 +1,20 @@
-"""What is seen of a run while it trains: metrics.jsonl, the progress bar, and the wish to stop."""
+"""What is seen of a run: metrics.jsonl, the progress bar, the wish to stop, environment.json."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import platform
 import signal
+import subprocess
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -22,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
-from graphcl.checkpoint import CheckpointError
+from graphcl.checkpoint import CheckpointError, write_whole
 
 
 class NonFiniteLoss(RuntimeError):
@@ -228,3 +232,47 @@ class Progress:
             left = seconds / max(step - self.done, 1) * (self.total - step)
             print(f"step {step}/{self.total}  epoch {epoch}  {rate}  {known}  {left:.0f} s left", file=sys.stderr)
         self.bar.update(self.task, completed=step, description=f"epoch {epoch}", rate=rate, loss=known)
+
+
+def write_environment(folder: Path | str, **figures: Any) -> None:
+    """Write `folder`/environment.json: commit, versions, hardware, and the `figures` given (seed, seconds, ...)."""
+    cuda = torch.cuda.is_available()
+    values = {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in ("graphcl", "torch", "torch-geometric", "lightning-fabric", "numpy")},
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if cuda else None,
+        **figures,
+    }
+    write_whole(Path(folder) / "environment.json", json.dumps(values, indent=2).encode() + b"\n")
+
+
+def _commit() -> str | None:
+    """The commit of graphcl's own checkout, "+" after it if files are changed; None when installed from elsewhere."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        ask = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+        return subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or not ours to read
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import warnings
@@ -24,7 +23,6 @@ from graphcl.checkpoint import (
     remove_leftovers,
     save_checkpoint,
     save_weights,
-    write_environment,
 )
 
 
@@ -232,20 +230,3 @@ def test_full_disk_keeps_the_weights_of_before(tmp_path):
     with full_disk(64), pytest.raises(CheckpointError, match=r"model.safetensors could not be written"):
         save_weights(tmp_path, Tied())
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
-
-
-# --- environment ------------------------------------------------------------------------------------------------------
-
-
-def test_the_environment_is_written(tmp_path):
-    write_environment(tmp_path, seed=3, seconds=1.5)
-    values = json.loads((tmp_path / "environment.json").read_text())
-    assert values["versions"]["torch"].startswith(torch.__version__.split("+")[0])
-    assert values["seed"] == 3 and values["seconds"] == 1.5 and values["threads"] == torch.get_num_threads()
-    assert values["commit"] is None or len(values["commit"].rstrip("+")) == 40
-
-
-def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "graphcl" / "checkpoint.py"))
-    write_environment(tmp_path)
-    assert json.loads((tmp_path / "environment.json").read_text())["commit"] is None
