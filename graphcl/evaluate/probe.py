@@ -44,7 +44,12 @@ def _logistic(train: Tensor, y: Tensor, other: Tensor, seed: int) -> Tensor:
     train, other = F.normalize(train.double()), F.normalize(other.double())
     centre = train.mean(0)
     scale = (train - centre).square().mean().sqrt().clamp(min=1e-9)
-    fit, use = ((train - centre) / scale).numpy(), ((other - centre) / scale).numpy()
+    train, other = (train - centre) / scale, (other - centre) / scale
+    if train.shape[1] > len(train):
+        # The optimum lies in the span of the train rows, so their coordinates in it give the same classifier, sooner.
+        basis, _ = torch.linalg.qr(train.T)  # [D, n]
+        train, other = train @ basis, other @ basis
+    fit, use = train.numpy(), other.numpy()
     model = LogisticRegression(max_iter=1000, warm_start=True, random_state=seed)
     decisions = []
     with warnings.catch_warnings():
