@@ -297,7 +297,8 @@ def put(data: Data, key: str, value: Any, table: Any) -> None:
         return
     data._slice_dict = {**tables, key: table}
     if key not in data._inc_dict:
-        data._inc_dict = {**data._inc_dict, key: torch.zeros_like(table[:-1])}
+        zeros = torch.zeros(table.numel() - 1, dtype=torch.long, device=value.device)
+        data._inc_dict = {**data._inc_dict, key: zeros}
 
 
 def node_table(data: Data) -> Any:

@@ -27,6 +27,9 @@ class Compose(BaseTransform):
             data = view(data)
         return data
 
+    def __repr__(self) -> str:
+        return f"Compose({self.views})"
+
 
 class TwoViews(BaseTransform):
     """(view1(data), view2(data)): two views of the same data, each drawn on its own."""
@@ -36,6 +39,9 @@ class TwoViews(BaseTransform):
 
     def forward(self, data: Data) -> tuple[Data, Data]:
         return self.view1(data), self.view2(data)
+
+    def __repr__(self) -> str:
+        return f"TwoViews({self.view1}, {self.view2})"
 
 
 class OneOf(BaseTransform):
@@ -63,6 +69,9 @@ class OneOf(BaseTransform):
         data = _merge(data, [view(data) for view in self.views], choice)
         put(data, "view_op", choice, torch.arange(graphs.size + 1, device=choice.device))
         return data
+
+    def __repr__(self) -> str:
+        return f"OneOf({self.views})"
 
 
 def _checked(name: str, views: Sequence[View]) -> list[View]:
@@ -93,7 +102,7 @@ def _merge(data: Data, views: list[Data], choice: Tensor) -> Data:
     for key in list(data.keys()):
         if any(key not in view for view in views):
             del data[key]
-    node_values = _rows_of_all(views, [names for names, _ in keys], [len(part.batch) for part in parts], nodes)
+    node_values = _rows_of_all(views, [names for names, _ in keys], [part.batch.numel() for part in parts], nodes)
     edge_values = _rows_of_all(views, [names for _, names in keys], [index.size(1) for index in indices], edges)
     batch = batch.index_select(0, nodes)
     set_nodes(data, node_values, batch, choice.numel())

@@ -27,14 +27,14 @@ COLUMNS = 512  # of the dense rows that are held at once
 class PPRDiffusion(BaseTransform):
     """Replace the edges by S = alpha (I - (1 - alpha) T)^-1, T = D^-1/2 (A + I) D^-1/2, sparsified.
 
-    A holds the edges with their `edge_weight` (1 without), D the degrees with the added loops. Computed as the series
-    alpha * sum_k (1 - alpha)^k T^k, cut so that no entry of an undirected graph is off by more than eps / 100, apart
-    from rounding. Entries of at least eps are kept, loops included. The `edge_weight` of an edge (i, j) is S[i, j].
+    A[i, j] is the `edge_weight` (1 without) of the edge (j, i), D the row sums with the added loops. Computed as the
+    series alpha * sum_k (1 - alpha)^k T^k, cut so that no entry of an undirected graph is off by more than eps / 100,
+    apart from rounding. Entries of at least eps are kept, loops included; the edge (j, i) gets the weight S[i, j].
 
     Every other per-edge attribute (edge_attr, ...) is dropped: the new edges have none. Memory: N x 512 floats.
 
     alpha: teleport probability in (0, 1).   eps: > 0.
-    top_k: keep instead, for every node, its at most top_k largest outgoing entries above 0.
+    top_k: keep instead, for every node, the top_k largest entries of its row: incoming edges.
     generator: taken as every view takes one; nothing is drawn.
     """
 
@@ -99,7 +99,11 @@ def _check_sparsity(eps: float, top_k: int | None) -> None:
 
 
 def _diffuse(data: Data, theta: list[float], eps: float, top_k: int | None) -> Data:
-    """Rebind the edges of `data` to the sparsified sum_k theta[k] T^k."""
+    """Rebind the edges of `data` to the sparsified sum_k theta[k] T^k, sorted by source and target."""
+    if "edge_index" not in data:
+        raise ValueError(
+            "a diffusion spreads along edges, and the data has no edge_index; set it, [2, 0] if there are none"
+        )
     graphs, edge_index = graphs_of(data), edges_of(data)
     n = graphs.batch.numel()
     if n == 0:
@@ -113,30 +117,25 @@ def _diffuse(data: Data, theta: list[float], eps: float, top_k: int | None) -> D
         columns = columns[columns < graphs.counts.amax()]
     chunks = columns.split(COLUMNS) if n > COLUMNS else (columns,)
     parts = [_sparsify(_series(theta, chunk, local, *transition), chunk, eps, top_k) for chunk in chunks]
-    row, column, weight = (torch.cat(part) for part in zip(*parts, strict=True))
+    target, column, weight = (torch.cat(part) for part in zip(*parts, strict=True))
     if top_k is not None and len(parts) > 1:  # the largest of every chunk's largest
         order = weight.argsort(descending=True)
-        order = order[row[order].argsort(stable=True)]
-        place = torch.arange(order.numel(), device=order.device)
-        start = torch.searchsorted(row[order], torch.arange(n, device=row.device))
-        order = order[place - start[row[order]] < top_k]
-    else:
-        order = row.argsort(stable=True)
-    row, column, weight = row[order], column[order], weight[order]
+        order = order[target[order].argsort(stable=True)]
+        start = torch.searchsorted(target[order], torch.arange(n, device=target.device))
+        order = order[torch.arange(order.numel(), device=order.device) - start[target[order]] < top_k]
+        target, column, weight = target[order], column[order], weight[order]
+    source = nodes[(graphs.counts.cumsum(0) - graphs.counts)[graphs.batch[target]] + column]
+    order = (source * n + target).argsort()
 
-    target = nodes[(graphs.counts.cumsum(0) - graphs.counts)[graphs.batch[row]] + column]
     _, keys = levels(data, graphs, edge_index.size(1))
     for key in keys:
         del data[key]
-    if "edge_index" not in data:
-        raise ValueError(
-            "a diffusion spreads along edges, and the data has no edge_index; set it, empty [2, 0] if need be"
-        )
-    return set_edges(data, torch.stack([row, target]), {"edge_weight": weight}, graphs.batch, graphs.size)
+    edge_index = torch.stack([source[order], target[order]])
+    return set_edges(data, edge_index, {"edge_weight": weight[order]}, graphs.batch, graphs.size)
 
 
 def _transition(data: Data, edge_index: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """T by source, loops added: (pointer [N + 1], target [E + N], weight [E + N])."""
+    """T by its rows, the targets of edges, loops added: (pointer [N + 1], source [E + N], weight [E + N])."""
     nodes = torch.arange(n, device=edge_index.device)
     src, dst = torch.cat([edge_index, nodes.expand(2, -1)], dim=1)
     weight, x = data.get("edge_weight"), data.get("x")
@@ -145,22 +144,22 @@ def _transition(data: Data, edge_index: Tensor, n: int) -> tuple[Tensor, Tensor,
     if weight is None:
         weight = torch.ones(edge_index.size(1), dtype=dtype, device=src.device)
     weight = torch.cat([weight.view(-1).to(dtype), torch.ones(n, dtype=dtype, device=src.device)])
-    scale = torch.zeros(n, dtype=dtype, device=src.device).index_add_(0, src, weight).rsqrt()
-    src, order = src.sort(stable=True)
-    dst = dst.index_select(0, order)
+    scale = torch.zeros(n, dtype=dtype, device=src.device).index_add_(0, dst, weight).rsqrt()
+    dst, order = dst.sort(stable=True)
+    src = src.index_select(0, order)
     weight = weight.index_select(0, order) * scale.index_select(0, src) * scale.index_select(0, dst)
-    return torch.searchsorted(src, torch.arange(n + 1, device=src.device)), dst, weight
+    return torch.searchsorted(dst, torch.arange(n + 1, device=dst.device)), src, weight
 
 
 def _series(
-    theta: list[float], columns: Tensor, local: Tensor, pointer: Tensor, target: Tensor, weight: Tensor
+    theta: list[float], columns: Tensor, local: Tensor, pointer: Tensor, source: Tensor, weight: Tensor
 ) -> Tensor:
     """Columns [N, C] of sum_k theta[k] T^k, by Horner's rule."""
     eye = (local.view(-1, 1) == columns).to(weight.dtype)
     total = eye * theta[-1]
     for factor in reversed(theta[:-1]):
         total = F.embedding_bag(
-            target, total, pointer, mode="sum", per_sample_weights=weight, include_last_offset=True
+            source, total, pointer, mode="sum", per_sample_weights=weight, include_last_offset=True
         ).add_(eye, alpha=factor)
     return total
 

@@ -87,14 +87,34 @@ class PerturbEdges(BaseTransform):
         both_ways = (~one_way)[new_graph].nonzero().view(-1)
         kept = keep.nonzero().view(-1)
         back = new.index_select(1, both_ways).flip(0)
+        old, new = edge_index.index_select(1, kept), torch.cat([new, back], dim=1)
         index = torch.cat([kept, donor, donor.index_select(0, both_ways)])
-        edge_index = torch.cat([edge_index.index_select(1, kept), new, back], dim=1)
-        order = graphs.batch.index_select(0, edge_index[0]).argsort(stable=True)
+        edge_index = torch.cat([old, new], dim=1)
+        order = _insertion_order(old, new, graphs.batch.numel())
         _, keys = levels(data, graphs, keep.numel())
         values = {key: rows(data, key, index=index[order]) for key in keys}
         if "e_id" in values:
             values["e_id"] = torch.where(order < kept.numel(), values["e_id"], -1)
         return set_edges(data, edge_index.index_select(1, order), values, graphs.batch, graphs.size)
+
+
+def _insertion_order(old: Tensor, new: Tensor, n: int) -> Tensor:
+    """Order of [old, new] that leaves old edges in theirs and sorts new ones in: sorted edges stay sorted.
+
+    old [2, E] is grouped by graph, sorted or not; the running maximum makes it fit for a binary search in any case, and
+    keeps every new edge within its graph.
+    """
+    key, sorted_key = new[0] * n + new[1], (old[0] * n + old[1]).cummax(0).values
+    place = torch.searchsorted(sorted_key, key, right=True) * 2
+    old_place = torch.arange(old.size(1), device=old.device) * 2 + 1
+    rank = torch.empty_like(key).scatter_(0, key.argsort(), torch.arange(key.numel(), device=key.device))
+    ties = rank + old.size(1)  # new edges at one place are ordered among themselves
+    return (
+        torch.cat([old_place, place])
+        .mul(2 * (old.size(1) + new.size(1)) + 1)
+        .add(torch.cat([old_place, ties]))
+        .argsort()
+    )
 
 
 def _free_places(

@@ -32,12 +32,12 @@ UNSEEN = PHASES * STEPS + ROUNDS + 2  # the time of nodes that nothing has reach
 class Subgraph(BaseTransform):
     """Keep exactly round(keep * n) nodes of every graph, at least one: those that a random walk visits first.
 
-    The walk starts at a random node and goes to a uniformly drawn neighbour at each step, whichever way the edge points.
-    A graph of more than 32 nodes has several walks from the same start, one for every 32 nodes. All graphs walk in
-    lock-step, 128 steps. Where a walk has seen its whole component (looked at after 32, 64 and 96 steps), it goes on at a random
-    node that it has not seen. If the steps do not reach enough nodes, neighbours of visited nodes are taken, then their
-    neighbours, and so on 64 times, nearest first; then any node. So what is kept of a connected graph is connected, but
-    in a graph of hundreds of nodes that is little more than a chain, and it is the walk itself in small ones.
+    The walk starts at a random node and goes to a uniformly drawn neighbour at each step; edges are walked both ways. A
+    graph of more than 32 nodes has several walks from the same start, one for every 32 nodes. All graphs walk in
+    lock-step, 128 steps. A walk that has seen its whole component (looked at after 32, 64 and 96 steps) goes on at a
+    random node that it has not seen. If the steps do not reach enough nodes, neighbours of visited ones are taken, then
+    their neighbours, and so on 64 times, nearest first; then any nodes. So what is kept of a connected graph is
+    connected, unless the graph is little more than a chain of hundreds of nodes.
 
     The seeds of a neighbour-sampled Data are all kept, and the walk starts at one of them.
 
