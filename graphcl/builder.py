@@ -32,6 +32,8 @@ def build(config: Config, data: Data | GraphStore | None = None) -> Run:
     """
     if data is None:
         data = load_data(config.data.name, features=config.data.features, normalize=config.data.normalize)
+    elif isinstance(data, Data):
+        check_graph(data)
     check(config, data)
     torch.manual_seed(config.train.seed)
     method = make_method(config, data)
@@ -65,6 +67,22 @@ def load_run(folder: str | Path, overrides: tuple[str, ...] = ()) -> Run:
     run = build(load_config(folder / "config.yaml", overrides))
     load_weights(folder / "model.safetensors", run.method)
     return run
+
+
+def check_graph(data: Data) -> None:
+    """Refuse a graph at hand whose features are not finite or whose edges lead out of it, before it trains nonsense."""
+    if data.x is not None and not bool(data.x.isfinite().all()):
+        row, column = (~data.x.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"data.x[{row}, {column}] is {data.x[row, column].item()}; features must be finite")
+    if data.edge_index is None:
+        raise ValueError("data has no edge_index; give edges as [2, E], [2, 0] where there are none")
+    outside = (data.edge_index < 0) | (data.edge_index >= data.num_nodes)
+    if bool(outside.any()):
+        edge = int(outside.any(0).nonzero()[0])
+        raise ValueError(
+            f"data.edge_index[:, {edge}] is {data.edge_index[:, edge].tolist()}, "
+            f"but nodes are numbered 0 to {data.num_nodes - 1}"
+        )
 
 
 def check(config: Config, data: Data | GraphStore) -> None:

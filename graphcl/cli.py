@@ -76,14 +76,15 @@ def pretrain(
         f"trained {summary['steps']:.0f} steps in {summary['seconds']:.1f} s, "
         f"{summary['items_per_second']:,.0f} items/s, peak memory {summary['peak_memory_mb']:,.0f} MB"
     )
-    report(run, folder)
-
+    from graphcl.checkpoint import write_whole
     from graphcl.pictures import draw_curve, draw_embedding, draw_views
 
+    write_whole(folder / "config.yaml", cfg.dump().encode())  # a resumed run may have been given more epochs
     draw_curve(folder / "metrics.jsonl", folder / "curve.png")
     draw_embedding(run, folder / "embedding.png")
     draw_views(run, folder / "views.png")
     out.print(f"run folder: {folder}")
+    report(run, folder)
 
 
 @app.command(epilog="Examples: graphcl evaluate runs/quickstart | graphcl evaluate runs/grace evaluate.probe=knn")

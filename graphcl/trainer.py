@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from graphcl.data.store import GraphStore
 
 FORMAT = 1  # of the training state in a checkpoint
-MAY_CHANGE = ("name", "run.", "evaluate.", "train.epochs", "train.max_steps")  # between a checkpoint and its resumption
+# Between a checkpoint and its resumption. lr and clip are the ways out of a loss that was not finite.
+MAY_CHANGE = ("name", "run.", "evaluate.", "train.epochs", "train.max_steps", "train.lr", "train.clip")
 
 
 @dataclass

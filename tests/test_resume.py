@@ -267,9 +267,17 @@ def test_killed_at_any_moment_and_resumed_equals_never_killed(tmp_path):
 def test_a_changed_config_is_refused(tmp_path):
     cut_run(10, tmp_path, Momentum)
     with pytest.raises(CheckpointError) as caught:
-        fit(small_run(train__lr=0.1, train__accumulate=2, run__keep=3), tmp_path, resume=True, progress=False)
+        fit(
+            small_run(train__lr=0.1, train__weight_decay=0.1, train__accumulate=2, run__keep=3),
+            tmp_path,
+            resume=True,
+            progress=False,
+        )
     message = str(caught.value)
-    assert "the config has changed: train.lr was 0.01 and is now 0.1; train.accumulate was 1 and is now 2." in message
+    assert (
+        "the config has changed: train.weight_decay was 0.0 and is now 0.1; train.accumulate was 1 and is now 2."
+        in message
+    )
     assert "keep" not in message and "run.dir=" in message
 
 
