@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from graphcl.config import Config
     from graphcl.trainer import Run
 
 app = typer.Typer(
@@ -57,13 +56,18 @@ def pretrain(
     first = os.environ.get("RANK", "0") == "0"
     folder = Path(cfg.run.dir or f"runs/{cfg.name}")
     if first:
-        prepare_folder(folder, cfg, resume=resume, overwrite=overwrite)
+        check_folder(folder, resume=resume, overwrite=overwrite)
 
     from graphcl.builder import build
     from graphcl.trainer import Stopped, fit
 
     run = build(cfg)
-    if first:
+    if first:  # only now, so that a mistake leaves no folder behind
+        if overwrite and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
         out.print(describe(run))
     try:
         summary = fit(run, folder, resume=resume, progress=not quiet)
@@ -178,8 +182,8 @@ def catalogue(kind: str, name: str | None) -> None:
     out.print(table)
 
 
-def prepare_folder(folder: Path, config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Make the run folder and write config.yaml. An earlier run is never written over without being told to."""
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """An earlier run is never written over without being told to, and what is no run is never touched."""
     if resume and overwrite:
         raise ValueError("--resume goes on with the earlier run and --overwrite deletes it; give one of them")
     holds_run = (folder / "config.yaml").exists()
@@ -193,10 +197,6 @@ def prepare_folder(folder: Path, config: Config, *, resume: bool, overwrite: boo
                 f"run folder {folder} holds a run already; go on with --resume, delete it with --overwrite, "
                 "or choose another with run.dir=FOLDER"
             )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        (folder / "config.yaml").write_text(config.dump(), encoding="utf-8")
 
 
 def describe(run: Run) -> str:

@@ -1,0 +1,182 @@
+"""Bad input, as a hostile or an unlucky user would give it: a readable message or a sound result, never nonsense."""
+
+import json
+import resource
+import sys
+import warnings
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from graphcl import ConfigError, build, cli, embed, fit, load_config
+from graphcl.data.files import from_networkx
+
+NODES = ["data.split=random", "train.epochs=2", "encoder.hidden=8", "encoder.out=4"]
+
+
+@pytest.fixture
+def graphcl(capsys, monkeypatch, tmp_path):
+    """Calls the command in an empty folder; gives exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.out, "width", 200)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["graphcl", *args, "--quiet"])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out + captured.err
+
+    return call
+
+
+def graph(n=30, seed=0, **changed):
+    """Arrays of a small random graph with features and two classes."""
+    rng = np.random.default_rng(seed)
+    ends = rng.integers(0, n, (2, 3 * n))
+    arrays = {
+        "edge_index": np.concatenate([ends, ends[::-1]], axis=1),
+        "x": rng.random((n, 5)).astype(np.float32),
+        "y": rng.integers(0, 2, n),
+    }
+    arrays |= changed
+    return {key: value for key, value in arrays.items() if value is not None}
+
+
+def test_a_sound_file_works(graphcl, tmp_path):
+    np.savez(tmp_path / "g.npz", **graph())
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
+    assert code == 0 and "untrained" in text, text
+
+
+def test_without_labels_it_pretrains_and_embeds(graphcl, tmp_path):
+    np.savez(tmp_path / "g.npz", **graph(y=None))
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
+    assert code == 0 and "nothing to score" in text, text
+    assert (tmp_path / "runs/grace/embedding.png").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite(graphcl, tmp_path, value):
+    arrays = graph()
+    arrays["x"][7, 2] = value
+    np.savez(tmp_path / "g.npz", **arrays)
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
+    assert code == 2 and "[7, 2]" in text and "finite" in text, text
+    data = Data(x=torch.from_numpy(arrays["x"]), edge_index=torch.from_numpy(arrays["edge_index"]))
+    with pytest.raises(ValueError, match=r"data.x\[7, 2\] is (nan|inf); features must be finite"):
+        build(load_config("grace", NODES), data)
+
+
+@pytest.mark.parametrize("end", [-1, 30])
+def test_edges_that_lead_out_of_the_graph(graphcl, tmp_path, end):
+    arrays = graph()
+    arrays["edge_index"][1, 4] = end
+    np.savez(tmp_path / "g.npz", **arrays)
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
+    assert code == 2 and str(end) in text and "0 to 29" in text, text
+    data = Data(x=torch.from_numpy(arrays["x"]), edge_index=torch.from_numpy(arrays["edge_index"]))
+    with pytest.raises(ValueError, match=r"edge_index\[:, 4\] is .* nodes are numbered 0 to 29"):
+        build(load_config("grace", NODES), data)
+
+
+def test_one_class_only(graphcl, tmp_path):
+    np.savez(tmp_path / "g.npz", **graph(y=np.zeros(30, dtype=int)))
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
+    assert code == 2 and "class" in text, text
+
+
+def test_features_missing(graphcl, tmp_path):
+    np.savez(tmp_path / "g.npz", **graph(x=None))
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
+    assert code == 2 and "data.features=degree" in text, text
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", "data.features=degree", "data.normalize=false", *NODES)
+    assert code == 0, text
+
+
+def test_a_pickle_in_an_npz_is_refused(graphcl, tmp_path):
+    np.savez(tmp_path / "g.npz", **graph(), bomb=np.array([print], dtype=object))
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
+    assert code == 2 and "g.npz" in text, text
+
+
+@pytest.mark.parametrize("method", ["grace", "bgrl", "dgi", "gae", "moco-nodes", "pcl"])
+@pytest.mark.parametrize(
+    "edges",
+    [np.zeros((2, 0), dtype=int), np.array([[3] * 6, [4] * 6]), np.array([[0, 0, 1], [0, 1, 1]])],
+    ids=["no edge", "one edge six times", "self-loops"],
+)
+def test_odd_graphs_train_to_finite_embeddings(method, edges):
+    arrays = graph()
+    data = Data(x=torch.from_numpy(arrays["x"]), edge_index=torch.from_numpy(edges), y=torch.from_numpy(arrays["y"]))
+    extra = {
+        "moco-nodes": ["method.queue=16"],
+        "pcl": ["method.queue=16", "method.clusters=[2,3]", "method.warmup_epochs=1"],
+    }
+    size = [] if method == "dgi" else ["encoder.out=4"]
+    settings = ["data.split=random", "train.epochs=3", "encoder.hidden=8", "train.warmup=0", *size]
+    run = build(load_config(method, [*settings, *extra.get(method, [])]), data)
+    fit(run, progress=False)
+    z = embed(run.method, run.data)
+    assert len(z) == 30 and z.isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["graphcl", "moco", "infograph", "adgcl"])
+def test_odd_sets_of_graphs_train_to_finite_embeddings(method):
+    lonely, empty, loop = nx.empty_graph(1), nx.empty_graph(4), nx.Graph([(0, 0), (0, 1)])
+    graphs = [lonely, empty, loop, nx.cycle_graph(5), nx.star_graph(6), nx.path_graph(2), lonely]
+    settings = ["data.split=random", "train.epochs=3", "encoder.hidden=8", "data.batch_size=3", "data.features=ones"]
+    extra = ["method.queue=5"] if method == "moco" else []
+    store = from_networkx(graphs, y=[0, 1, 0, 1, 0, 1, 0])
+    store = store.with_x(torch.ones(store.num_nodes, 1))
+    run = build(load_config(method, [*settings, *extra]), store)
+    fit(run, progress=False)  # the last batch is one graph of one node
+    z = embed(run.method, run.data)
+    assert len(z) == 7 and z.isfinite().all()
+
+
+def test_one_graph_cannot_be_contrasted_with_itself():
+    store = from_networkx([nx.cycle_graph(5)])
+    with pytest.raises(ConfigError, match="contrasts the graphs of a batch with each other, but a batch has one graph"):
+        build(load_config("graphcl"), store.with_x(torch.ones(5, 1)))
+
+
+def test_rates_at_their_ends_train():
+    arrays = graph()
+    data = Data(x=torch.from_numpy(arrays["x"]), edge_index=torch.from_numpy(arrays["edge_index"]))
+    for rate in (0.0, 1.0):
+        config = load_config("grace", [*NODES, f"views.0.0.drop={rate}", f"views.1.1.rate={rate}"])
+        assert np.isfinite(fit(build(config, data), progress=False)["loss"])
+
+
+def test_a_full_disk_leaves_the_run_resumable(graphcl, tmp_path):
+    np.savez(tmp_path / "g.npz", **graph(n=200))
+    short = [option for option in NODES if "hidden" not in option]
+    args = ["pretrain", "grace", "data.name=g.npz", *short, "encoder.hidden=64", "run.checkpoint_every=1"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            code, text = graphcl(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2 and "checkpoint" in text, text
+    code, text = graphcl(*args, "--resume")
+    assert code == 0, text
+    lines = (tmp_path / "runs/grace/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where():
+    arrays = graph()
+    data = Data(x=torch.from_numpy(arrays["x"]) * 1e30, edge_index=torch.from_numpy(arrays["edge_index"]))
+    with pytest.raises(RuntimeError, match="step 1"):
+        fit(build(load_config("gae", [*NODES, "data.normalize=false"]), data), progress=False)
