@@ -1,4 +1,4 @@
-"""Every method, small, on a small graph or batch of graphs, with views and encoders that a test can calculate by hand."""
+"""Every method, small, on a small graph or batch of graphs, with views and encoders that a hand can follow."""
 
 from __future__ import annotations
 

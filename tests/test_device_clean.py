@@ -1,4 +1,4 @@
-"""Whole steps on fake tensors: nothing is read from the device, made elsewhere, or waits but for data-dependent sizes."""
+"""Whole steps on fake tensors: nothing is read from the device, or made elsewhere; sizes may depend on the data."""
 
 import pytest
 import torch

@@ -28,6 +28,15 @@ def test_one_graph_alone_has_positives_only():
     assert loss.isfinite() and method.encoder.linear.weight.grad.isfinite().all()
 
 
+def test_gradient_goes_through_nodes_and_graphs():
+    data = graphs([4, 2, 3])
+    for cut in ("local", "whole"):
+        method = InfoGraph(Rows(), Readout())
+        getattr(method, cut).register_forward_pre_hook(lambda _, args: tuple(arg.detach() for arg in args))
+        method.loss(data)["loss"].backward()
+        assert method.encoder.linear.weight.grad.abs().sum() > 0
+
+
 def test_heads_are_as_wide_as_the_encoder_unless_told():
     assert InfoGraph(Rows(5), Readout()).local[-1].out_features == 5
     method = InfoGraph(Rows(5), Readout(), proj_dim=3)

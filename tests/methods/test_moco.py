@@ -87,6 +87,7 @@ def test_gradient_goes_through_the_query_alone():
     other.x.requires_grad_()
     method.view2 = lambda _: other
     method.loss(data)["loss"].backward()
+    assert not any(keys.requires_grad for keys, _ in method.fresh)
     assert other.x.grad is None
     assert all(p.grad is None for p in method.key_encoder.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in method.encoder.parameters())

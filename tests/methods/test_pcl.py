@@ -28,8 +28,8 @@ def proto_by_hand(q, centroids, phi, assigned):
 
 
 def phi_by_hand(features, assigned, k, tau):
-    """Eq. 12: sum_z |v_z - c| / (Z log(Z + 10)) with c the mean of the cluster; then, as in section 3.3 and the authors'
-    code, the largest for clusters of one, clipped to the 10th and 90th percentile, scaled to mean tau."""
+    """Eq. 12: sum_z |v_z - c| / (Z log(Z + 10)) with c the mean of the cluster; then, as in the paper and its code,
+    the largest for clusters of one, clipped to the 10th and 90th percentile, scaled to mean tau."""
     phi = []
     for j in range(k):
         members = [v for v, a in zip(features, assigned.tolist(), strict=True) if a == j]
@@ -75,6 +75,12 @@ def test_equal_items_and_empty_clusters_give_a_finite_loss():
         assigned, centroids, phi = cluster(features, k, 0.2)
         assert (phi >= 0.02 - 1e-9).all() and phi.isfinite().all()
         assert proto_nce(features, centroids, phi, assigned).isfinite()
+    pairs = torch.nn.functional.normalize(torch.randn(20, 4), dim=-1)
+    pairs[:6:2] = pairs[1:6:2]  # three of ten clusters are two equal items
+    assigned = torch.arange(20) // 2
+    centre = (pairs[::2] + pairs[1::2]) / 2
+    phi = concentration(pairs, centre, assigned, 0.2)
+    assert torch.allclose(phi[:3], torch.full((3,), 0.02)) and (phi[3:] > 0.02).all()
     assigned, centroids, phi = cluster(torch.eye(4), 4, 0.2)  # every item its own cluster
     assert torch.allclose(phi, torch.full((4,), 0.2)) and sorted(assigned.tolist()) == [0, 1, 2, 3]
 
