@@ -194,6 +194,7 @@ class GCN(Strict):
     batch_norm: bool = False
     dropout: Rate = 0.0
     jk: Literal["last", "cat"] = "last"
+    last_activation: bool = True
 
 
 class SAGE(Strict):
@@ -207,6 +208,7 @@ class SAGE(Strict):
     batch_norm: bool = False
     dropout: Rate = 0.0
     jk: Literal["last", "cat"] = "last"
+    last_activation: bool = True
 
 
 class GAT(Strict):
@@ -221,6 +223,7 @@ class GAT(Strict):
     batch_norm: bool = False
     dropout: Rate = 0.0
     jk: Literal["last", "cat"] = "last"
+    last_activation: bool = True
 
 
 class ResGCN(Strict):

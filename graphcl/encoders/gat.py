@@ -52,6 +52,7 @@ class GAT(nn.Module):
         batch_norm: bool = False,
         dropout: float = 0.0,
         jk: str = "last",
+        last_activation: bool = True,
     ) -> None:
         super().__init__()
         sizes = widths(in_dim, hidden, out, layers)
@@ -59,7 +60,10 @@ class GAT(nn.Module):
             raise ValueError(f"hidden ({hidden}) and out ({out}) must be multiples of heads, got heads={heads}")
         self.jk, self.out_dim = jk, jumped(jk, sizes[1:])
         self.token = nn.Parameter(torch.zeros(in_dim))
-        self.layers = nn.ModuleList(GATLayer(a, b, heads, activation, batch_norm, dropout) for a, b in pairwise(sizes))
+        after = [activation] * (layers - 1) + [activation if last_activation else "none"]
+        self.layers = nn.ModuleList(
+            GATLayer(a, b, heads, kind, batch_norm, dropout) for (a, b), kind in zip(pairwise(sizes), after, strict=True)
+        )
 
     def start(self, data: Any) -> Tensor:
         """Input of the first layer [N, in_dim]."""

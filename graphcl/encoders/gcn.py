@@ -2,7 +2,8 @@
 
 Papers:  Kipf and Welling, 2017, "Semi-Supervised Classification with Graph Convolutional Networks", arXiv:1609.02907
 Shapes:  GRACE hidden = 2 * out, ReLU; BGRL 512, 256, batch norm, PReLU; DGI one layer of 512, PReLU
-Differs: the activation follows every layer, the last too, as those three have it; a classifier's GCN ends without one.
+Differs: the activation follows every layer, the last too, as those three have it; a classifier's GCN and GAE's end
+         without one (`last_activation=False`).
          BGRL's batch norm moves its running mean by 0.01 a step, ours by torch's 0.1.
 """
 
@@ -50,12 +51,16 @@ class GCN(nn.Module):
         batch_norm: bool = False,
         dropout: float = 0.0,
         jk: str = "last",
+        last_activation: bool = True,
     ) -> None:
         super().__init__()
         sizes = widths(in_dim, hidden, out, layers)
         self.jk, self.out_dim = jk, jumped(jk, sizes[1:])
         self.token = nn.Parameter(torch.zeros(in_dim))
-        self.layers = nn.ModuleList(GCNLayer(a, b, activation, batch_norm, dropout) for a, b in pairwise(sizes))
+        after = [activation] * (layers - 1) + [activation if last_activation else "none"]
+        self.layers = nn.ModuleList(
+            GCNLayer(a, b, kind, batch_norm, dropout) for (a, b), kind in zip(pairwise(sizes), after, strict=True)
+        )
 
     def start(self, data: Any) -> Tensor:
         """Input of the first layer [N, in_dim]."""

@@ -82,7 +82,7 @@ def node_norm(width: int) -> nn.Module:
 
 def finish(width: int, activation: str, norm: bool, dropout: float) -> nn.Sequential:
     """What follows a convolution: batch norm if `norm`, activation, dropout."""
-    activations = {"relu": nn.ReLU, "prelu": nn.PReLU}
+    activations = {"relu": nn.ReLU, "prelu": nn.PReLU, "none": nn.Identity}
     if activation not in activations:
         raise ValueError(f"unknown activation {activation!r}; known: {', '.join(activations)}")
     return nn.Sequential(

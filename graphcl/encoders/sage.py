@@ -72,12 +72,16 @@ class SAGE(nn.Module):
         batch_norm: bool = False,
         dropout: float = 0.0,
         jk: str = "last",
+        last_activation: bool = True,
     ) -> None:
         super().__init__()
         sizes = widths(in_dim, hidden, out, layers)
         self.jk, self.out_dim = jk, jumped(jk, sizes[1:])
         self.token = nn.Parameter(torch.zeros(in_dim))
-        self.layers = nn.ModuleList(SAGELayer(a, b, activation, batch_norm, dropout) for a, b in pairwise(sizes))
+        after = [activation] * (layers - 1) + [activation if last_activation else "none"]
+        self.layers = nn.ModuleList(
+            SAGELayer(a, b, kind, batch_norm, dropout) for (a, b), kind in zip(pairwise(sizes), after, strict=True)
+        )
 
     def start(self, data: Any) -> Tensor:
         """Input of the first layer [N, in_dim]."""

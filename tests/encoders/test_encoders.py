@@ -462,3 +462,17 @@ def test_a_graph_overfits(name):
     for _ in range(150):
         last = step()
     assert last < first / 4
+
+
+@pytest.mark.parametrize("kind", ["gcn", "sage", "gat"])
+def test_the_last_layer_may_end_without_activation(kind):
+    x = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+    ends = torch.randint(30, (2, 90), generator=torch.Generator().manual_seed(1))
+    data = Data(x=x, edge_index=ends)
+    torch.manual_seed(0)
+    encoder = ENCODERS[kind](6, 8, activation="relu", last_activation=False)
+    torch.manual_seed(0)
+    usual = ENCODERS[kind](6, 8, activation="relu")
+    usual.load_state_dict(encoder.state_dict())
+    assert (encoder(data) < 0).any()
+    assert torch.equal(encoder(data).relu(), usual(data))
