@@ -78,7 +78,8 @@ def to_meta(value: T, mode: FakeTensorMode) -> T:
     def fake(tensor: Tensor) -> Tensor:
         if isinstance(tensor, nn.Parameter):
             return nn.Parameter(fake(tensor.data), requires_grad=tensor.requires_grad)
-        return mode.from_tensor(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"))
+        shape = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        return mode.from_tensor(shape, static_shapes=True)  # only sizes that depend on data are symbols
 
     with _disable_current_modes():
         if isinstance(value, Tensor):
