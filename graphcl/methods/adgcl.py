@@ -90,7 +90,8 @@ class ADGCL(Method):
         """Refuse, once, an encoder that ignores edge weights: the view learner would learn nothing, in silence."""
         if self.reads_weights or not weight.requires_grad:
             return
-        if torch.autograd.grad(disagreement, weight, retain_graph=True, allow_unused=True)[0] is None:
+        used = disagreement.requires_grad  # false where the encoder's parameters are frozen for the views' turn
+        if not used or torch.autograd.grad(disagreement, weight, retain_graph=True, allow_unused=True)[0] is None:
             raise ValueError(
                 f"adgcl learns edge weights, but the encoder {type(self.encoder).__name__} does not read "
                 "data.edge_weight; use gin, gcn, sage, resgcn or molecule_gin"

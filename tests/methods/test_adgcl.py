@@ -133,9 +133,12 @@ def test_mean_drop_of_graphs_without_edges():
         assert loss.isfinite()
 
 
-@pytest.mark.parametrize("bad", [Rows(), GAT(WIDTH, 8)], ids=["own", "gat"])
-def test_an_encoder_that_ignores_edge_weights_is_refused(bad):
-    method = ADGCL(bad, Neighbours(), Readout())
+@pytest.mark.parametrize("frozen", [False, True], ids=["as it is", "frozen as the trainer does"])
+@pytest.mark.parametrize("bad", [Rows, lambda: GAT(WIDTH, 8)], ids=["own", "gat"])
+def test_an_encoder_that_ignores_edge_weights_is_refused(bad, frozen):
+    method = ADGCL(bad(), Neighbours(), Readout())
+    for p in method.groups()["encoder"]:
+        p.requires_grad_(not frozen)
     with pytest.raises(ValueError, match=r"the encoder \w+ does not read data.edge_weight; use gin, gcn, sage, resgcn"):
         method.loss(graphs(), "views")
 
