@@ -101,7 +101,7 @@ class AdaptiveMaskFeatures(BaseTransform):
         p = removal_probability(weight.view(-1).double(), graph, graphs.size, self.rate, self.threshold)
         drop = torch.rand(p.shape, generator=self.generator, device=x.device) < p
         drop = drop.view(graphs.size, *x.shape[1:])
-        data.x = x.masked_fill(drop if graphs.size == 1 else drop.index_select(0, graphs.batch), 0)
+        data.x = torch.where(drop if graphs.size == 1 else drop.index_select(0, graphs.batch), 0, x)
         return data
 
 

@@ -89,15 +89,17 @@ def _merge(data: Data, views: list[Data], choice: Tensor) -> Data:
     batch = torch.cat([part.batch for part in parts])
     taken = torch.cat([choice.index_select(0, part.batch) == i for i, part in enumerate(parts)])
     nodes = taken.nonzero().view(-1)
-    nodes = nodes[batch[nodes].argsort(stable=True)]
+    nodes = nodes.index_select(0, batch.index_select(0, nodes).argsort(stable=True))
     number = torch.empty_like(batch).scatter_(0, nodes, torch.arange(nodes.numel(), device=nodes.device))
     first = 0
     for i, part in enumerate(parts):
         indices[i] = indices[i] + first
         first = first + part.batch.numel()
     edge_index = torch.cat(indices, dim=1)
-    edges = taken[edge_index[0]].nonzero().view(-1)
-    edges = edges[batch[edge_index[0, edges]].argsort(stable=True)]
+    edges = taken.index_select(0, edge_index[0]).nonzero().view(-1)
+    graph = batch.index_select(0, edge_index[0].index_select(0, edges))
+    edges = edges.index_select(0, graph.argsort(stable=True))
+    edge_index = number.index_select(0, edge_index.index_select(1, edges).view(-1)).view(2, -1)
 
     for key in list(data.keys()):
         if any(key not in view for view in views):
@@ -106,7 +108,7 @@ def _merge(data: Data, views: list[Data], choice: Tensor) -> Data:
     edge_values = _rows_of_all(views, [names for _, names in keys], [index.size(1) for index in indices], edges)
     batch = batch.index_select(0, nodes)
     set_nodes(data, node_values, batch, choice.numel())
-    return set_edges(data, number[edge_index[:, edges]], edge_values, batch, choice.numel())
+    return set_edges(data, edge_index, edge_values, batch, choice.numel())
 
 
 def _rows_of_all(views: list[Data], keys: list[list[str]], lengths: list[int], index: Tensor) -> dict[str, Any]:

@@ -155,12 +155,14 @@ def _series(
     theta: list[float], columns: Tensor, local: Tensor, pointer: Tensor, source: Tensor, weight: Tensor
 ) -> Tensor:
     """Columns [N, C] of sum_k theta[k] T^k, by Horner's rule."""
-    eye = (local.view(-1, 1) == columns).to(weight.dtype)
-    total = eye * theta[-1]
+    here = ((local >= columns[0]) & (local <= columns[-1])).nonzero().view(-1)
+    diagonal = here * columns.numel() + local.index_select(0, here) - columns[0]  # places of the identity matrix
+    one = torch.ones(here.shape, dtype=weight.dtype, device=weight.device)
+    total = torch.zeros(local.numel(), columns.numel(), dtype=weight.dtype, device=weight.device)
+    total.view(-1).index_add_(0, diagonal, one, alpha=theta[-1])
     for factor in reversed(theta[:-1]):
-        total = F.embedding_bag(
-            source, total, pointer, mode="sum", per_sample_weights=weight, include_last_offset=True
-        ).add_(eye, alpha=factor)
+        total = F.embedding_bag(source, total, pointer, mode="sum", per_sample_weights=weight, include_last_offset=True)
+        total.view(-1).index_add_(0, diagonal, one, alpha=factor)
     return total
 
 

@@ -105,16 +105,13 @@ def _insertion_order(old: Tensor, new: Tensor, n: int) -> Tensor:
     keeps every new edge within its graph.
     """
     key, sorted_key = new[0] * n + new[1], (old[0] * n + old[1]).cummax(0).values
-    place = torch.searchsorted(sorted_key, key, right=True) * 2
-    old_place = torch.arange(old.size(1), device=old.device) * 2 + 1
-    rank = torch.empty_like(key).scatter_(0, key.argsort(), torch.arange(key.numel(), device=key.device))
-    ties = rank + old.size(1)  # new edges at one place are ordered among themselves
-    return (
-        torch.cat([old_place, place])
-        .mul(2 * (old.size(1) + new.size(1)) + 1)
-        .add(torch.cat([old_place, ties]))
-        .argsort()
-    )
+    key, new_order = key.sort()
+    before = torch.searchsorted(sorted_key, key, right=True)  # old edges before each new one
+    old_order = torch.arange(old.size(1), device=old.device)
+    old_place = old_order + torch.searchsorted(before, old_order, right=True)
+    new_place = before + torch.arange(key.numel(), device=key.device)
+    order = torch.cat([old_order, new_order + old.size(1)])
+    return torch.empty_like(order).scatter_(0, torch.cat([old_place, new_place]), order)
 
 
 def _free_places(
@@ -152,9 +149,8 @@ def _free_places(
     before = taken - torch.arange(taken.numel(), device=n.device)  # free places before each taken one
     place = rank + torch.searchsorted(before, rank, right=True) - offset[graph]
     high = ((1 + (1 + 8 * place.double()).sqrt()) / 2).long()
-    high = (
-        high - (high * (high - 1) // 2 > place).long() + (high * (high + 1) // 2 <= place).long()
-    )  # the root is rounded
+    high -= (high * (high - 1) // 2 > place).long()  # the root is rounded, one way or the other
+    high += (high * (high + 1) // 2 <= place).long()
     low = place - high * (high - 1) // 2
     others = n[graph] - 1
     u, v = place // others, place % others

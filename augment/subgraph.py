@@ -69,10 +69,11 @@ def _first_visits(
     row, order = row.sort()
     pointer = torch.searchsorted(row, torch.arange(n + 1, device=device))
     degree = pointer.diff()
+    neighbour = col.index_select(0, order)
     # A node without neighbours has one way to go: to itself, in the last N places of `col`.
     nodes = torch.arange(n, device=device)
     first = torch.where(degree > 0, pointer[:-1], row.numel() + nodes)
-    col = torch.cat([col.index_select(0, order), nodes])
+    col = torch.cat([neighbour, nodes])
     ways = degree.clamp(min=1).float()
 
     graph = torch.repeat_interleave(torch.arange(graphs.size, device=device), _walkers(graphs.counts))  # [W]
@@ -84,36 +85,35 @@ def _first_visits(
     at = _any_node(candidates, graphs, generator).index_select(0, graph)  # [W], where each walker is
     for phase in range(PHASES):
         if phase > 0:
-            seen = time < UNSEEN
-            edge = ~seen & _beside(seen, row, col[: row.numel()])
-            stuck = count(batch[edge], graphs.size).index_select(0, graph) == 0
-            start = _any_node(~seen, graphs, generator).index_select(0, graph)
+            seen = (time < UNSEEN).int()
+            growth = torch.zeros(graphs.size, dtype=torch.int32, device=device)
+            growth.index_add_(0, batch, _grown(seen, row, neighbour) - seen)
+            stuck = growth.index_select(0, graph) == 0
+            start = _any_node(seen == 0, graphs, generator).index_select(0, graph)
             at = torch.where(stuck & (start >= 0), start, at)
-        draws = torch.rand(STEPS, at.numel(), generator=generator, device=device)
         visits = [at]
-        for step in range(STEPS):
-            way = (draws[step] * ways.index_select(0, at)).long()
+        for draw in torch.rand(STEPS, at.numel(), generator=generator, device=device).unbind():
+            way = (draw * ways.index_select(0, at)).long()
             at = col.index_select(0, first.index_select(0, at) + way)
             visits.append(at)
         when = torch.arange(phase * STEPS, (phase + 1) * STEPS + 1, device=device).view(-1, 1)
         time = time.scatter_reduce(0, torch.cat(visits), when.expand(-1, at.numel()).reshape(-1), "amin")
 
-    seen = time < UNSEEN
-    for i in range(ROUNDS):
-        beside = _beside(seen, row, col[: row.numel()])
-        time = torch.where(beside & ~seen, PHASES * STEPS + 1 + i, time)
-        seen = seen | beside
-    return time
+    visited = time < UNSEEN
+    seen, rounds = visited.int(), torch.zeros_like(time)
+    for _ in range(ROUNDS):
+        seen = _grown(seen, row, neighbour)
+        rounds += seen  # how many of the rounds a node was in
+    return torch.where(visited, time, UNSEEN - rounds)
 
 
 def _walkers(counts: Tensor) -> Tensor:
     return (counts + WALKER_NODES - 1) // WALKER_NODES
 
 
-def _beside(seen: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    """Mask [N] of the nodes that have a neighbour in the mask `seen [N]`."""
-    hit = torch.zeros(seen.shape, dtype=torch.int32, device=seen.device)
-    return hit.scatter_reduce(0, row, seen.int().index_select(0, col), "amax") > 0
+def _grown(seen: Tensor, row: Tensor, neighbour: Tensor) -> Tensor:
+    """`seen [N]`, 0 or 1, and the nodes `row [2E]` whose `neighbour [2E]` is in it."""
+    return seen.scatter_reduce(0, row, seen.index_select(0, neighbour), "amax")
 
 
 def _any_node(candidates: Tensor, graphs: Graphs, generator: torch.Generator | None) -> Tensor:
