@@ -138,7 +138,7 @@ def test_masks_of_one_choice_leave_the_other_graphs_unmarked():
     assert out.masked.equal(out.view_op[out.batch] == 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(features=["float"]), seed=graphs.seeds)
 def test_identity_and_everything_gone(batch, seed):
     """Neighbouring graphs with opposite choices: each is whole, or its last node."""

@@ -75,7 +75,7 @@ def simple_batches(draw):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=simple_batches())
 @pytest.mark.parametrize("kind", ["ppr", "heat"])
 def test_each_graph_of_a_batch_is_diffused_alone(kind, batch):

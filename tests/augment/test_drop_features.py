@@ -16,7 +16,7 @@ def wide(n: int, columns: int) -> Batch:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(features=["float", "double"]), rate=graphs.rates, seed=graphs.seeds)
 def test_columns_are_zero_for_a_whole_graph(batch, rate, seed):
     out = DropFeatures(rate, generator=graphs.generator(seed))(batch)
@@ -26,7 +26,7 @@ def test_columns_are_zero_for_a_whole_graph(batch, rate, seed):
             assert kept or not after.x[:, column].any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(features=["float", "double"]), rate=graphs.rates, seed=graphs.seeds)
 def test_entries_are_zero_or_as_they_were(batch, rate, seed):
     """No rescaling: it is GRACE's mask, not dropout."""

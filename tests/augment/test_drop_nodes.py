@@ -15,7 +15,7 @@ def left(n: int, rate: float) -> int:
     return max(n - round(rate * n), 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(), rate=graphs.rates, seed=graphs.seeds)
 def test_removes_exactly_the_rounded_share_of_every_graph(batch, rate, seed):
     out = DropNodes(rate, generator=graphs.generator(seed))(batch)
@@ -30,7 +30,7 @@ def test_rounds_as_python_does(rate):
     assert out.ptr.diff().tolist() == [left(n, rate) for n in sizes]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(), rate=graphs.rates, seed=graphs.seeds)
 def test_what_is_left_is_the_induced_subgraph(batch, rate, seed):
     """NetworkX takes the same nodes out of the same multigraph."""

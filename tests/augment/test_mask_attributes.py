@@ -10,7 +10,7 @@ from torch_geometric.data import Batch
 from augment import MaskAttributes
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(features=["float", "double"]), rate=graphs.rates, seed=graphs.seeds)
 @pytest.mark.parametrize("mode", ["token", "mean", "zero", "gaussian"])
 def test_masks_exactly_the_rounded_share_and_marks_it(mode, batch, rate, seed):
@@ -28,7 +28,7 @@ def test_masks_exactly_the_rounded_share_and_marks_it(mode, batch, rate, seed):
             assert not torch.isclose(after.x[after.masked], before.x[after.masked], rtol=1e-6).all(1).any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(features=["integer"]), rate=graphs.rates, seed=graphs.seeds)
 @pytest.mark.parametrize("category", [120, (120, 0, 7)])
 def test_integer_features_get_the_reserved_category(category, batch, rate, seed):

@@ -22,7 +22,7 @@ def parts(before: Batch, gone: torch.Tensor) -> list[tuple[Data, torch.Tensor]]:
     return [(part, gone[graph_of == i]) for i, part in enumerate(before.to_data_list())]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(), rate=graphs.rates, seed=graphs.seeds)
 def test_hides_exactly_the_rounded_share_of_pairs(batch, rate, seed):
     """Zero for floats, the category for integers; e counts pairs, so that both directions are hidden together."""

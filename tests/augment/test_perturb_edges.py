@@ -19,7 +19,7 @@ def whole_pairs_left(before: Data, after: Data) -> int:
     return sum(map(all, pairs))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(), rate=graphs.rates, seed=graphs.seeds)
 def test_drops_exactly_the_rounded_share_of_pairs(batch, rate, seed):
     out = PerturbEdges(drop=rate, generator=graphs.generator(seed))(batch)
@@ -36,7 +36,7 @@ def test_rounds_as_python_does(rate):
     assert left == [n - 1 - round(rate * (n - 1)) for n in sizes]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(), rate=graphs.rates, seed=graphs.seeds)
 def test_independent_draws_keep_pairs_together(batch, rate, seed):
     out = PerturbEdges(drop=rate, exact=False, generator=graphs.generator(seed))(batch)

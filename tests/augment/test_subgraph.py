@@ -17,7 +17,7 @@ def size(n: int, keep: float) -> int:
     return max(round(keep * n), 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(), keep=graphs.rates, seed=graphs.seeds)
 def test_keeps_exactly_the_rounded_share_and_all_edges_between_them(batch, keep, seed):
     out = Subgraph(keep, generator=graphs.generator(seed))(batch)
