@@ -28,9 +28,9 @@ class Readout(nn.Module):
             batch, graphs = torch.zeros(data.num_nodes, dtype=torch.long, device=h.device), 1
         else:
             graphs = data.num_graphs
-        if len(h) != len(batch):
+        if h.size(0) != batch.size(0):
             raise ValueError(
-                f"embeddings of {len(h)} nodes for graphs of {len(batch)}; give it the view that they came from"
+                f"embeddings of {h.size(0)} nodes for graphs of {batch.size(0)}; give it the view that they came from"
             )
         # In bf16 a sum over some hundred nodes would lose the small ones.
         h = h.to(torch.promote_types(h.dtype, torch.float32))
