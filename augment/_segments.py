@@ -62,7 +62,7 @@ def edges_of(data: Data) -> Tensor:
 
 def seeds_of(data: Data, n: int) -> Tensor | None:
     """Mask [N] of the seeds of a neighbour-sampled Data (its first `batch_size` rows), None elsewhere."""
-    if isinstance(data, Batch) or "batch_size" not in data:
+    if isinstance(data, Batch) or data.get("batch_size") is None:
         return None
     return torch.arange(n, device=device_of(data)) < data["batch_size"]
 
@@ -113,7 +113,7 @@ def exact_k(
 
 def nodes_by_graph(data: Data, graphs: Graphs) -> Tensor:
     """[N], the nodes listed graph by graph: in order, unless a `batch` built by hand is mixed up."""
-    if graphs.size == 1 or "ptr" in data:
+    if graphs.size == 1 or data.get("ptr") is not None:
         return torch.arange(graphs.batch.numel(), device=graphs.batch.device)
     return graphs.batch.argsort(stable=True)
 
@@ -197,15 +197,11 @@ def rows(data: Data, key: str, *, index: Tensor) -> Any:
 def set_nodes(data: Data, values: dict[str, Any], batch: Tensor, size: int) -> Data:
     """Other nodes, of the graphs `batch [N']` in ascending order: rebinds `values`, ptr, num_nodes and slice tables."""
     table = torch.searchsorted(batch, torch.arange(size + 1, device=batch.device))
-    inferred = "num_nodes" not in data and not any(key in data for key in SIZE_KEYS)  # PyG would count edge ends
+    _keep_size(data, batch.numel(), table)
     for key, value in values.items():
         put(data, key, value, table)
-    if "ptr" in data:
+    if data.get("ptr") is not None:
         data.ptr = table
-    if inferred or "num_nodes" in data:
-        data.num_nodes = batch.numel()
-        if hasattr(data, "_slice_dict"):
-            data._num_nodes = NodeCounts(table)
     if "edge_index" in getattr(data, "_inc_dict", ()):
         data._inc_dict = {**data._inc_dict, "edge_index": table[:-1]}
     return data
@@ -214,15 +210,25 @@ def set_nodes(data: Data, values: dict[str, Any], batch: Tensor, size: int) -> D
 def set_edges(data: Data, edge_index: Tensor, values: dict[str, Any], batch: Tensor, size: int) -> Data:
     """Other edges, grouped by graph, with their attributes and slice tables; batch [N] as the nodes are now."""
     for key in HOP_KEYS:
-        if key in data:
+        if data.get(key) is not None:
             del data[key]
-    if "edge_index" not in data:
+    if data.get("edge_index") is None:
         return data
+    if data.get("num_nodes") is None:
+        _keep_size(data, batch.numel(), data.get("ptr"))
     graph = batch.index_select(0, edge_index[0])
     table = torch.searchsorted(graph, torch.arange(size + 1, device=graph.device))
     for key, value in {"edge_index": edge_index, **values}.items():
         put(data, key, value, table)
     return data
+
+
+def _keep_size(data: Data, n: int, table: Any) -> None:
+    """Write the number of nodes where it is written already, or where PyG would infer it from the ends of edges."""
+    if data.get("num_nodes") is not None or not any(data.get(key) is not None for key in SIZE_KEYS):
+        data.num_nodes = n
+        if hasattr(data, "_slice_dict"):
+            data._num_nodes = NodeCounts(table)
 
 
 def _refuse_references(data: Data, nodes: list[str], edges: list[str]) -> None:
@@ -290,7 +296,7 @@ def levels(data: Data, graphs: Graphs, e: int) -> tuple[list[str], list[str]]:
 def put(data: Data, key: str, value: Any, table: Any) -> None:
     """Write an attribute, and its slice table [B + 1] if the data keeps any."""
     data[key] = value
-    if f"{key}_ptr" in data:  # of PyG's follow_batch
+    if data.get(f"{key}_ptr") is not None:  # of PyG's follow_batch
         data[f"{key}_ptr"] = table
     tables = getattr(data, "_slice_dict", None)
     if tables is None or key.endswith("batch"):
@@ -308,7 +314,7 @@ def node_table(data: Data) -> Any:
     n = data["batch"].numel()
     for key in NODE_KEYS:
         table = data._slice_dict.get(key)
-        if isinstance(table, Tensor) and key in data and _same_size(_length(data, key, data[key]), n):
+        if isinstance(table, Tensor) and data.get(key) is not None and _same_size(_length(data, key, data[key]), n):
             return table
     counts = getattr(data, "_num_nodes", None)
     if isinstance(counts, NodeCounts):

@@ -94,7 +94,11 @@ class AdaptiveMaskFeatures(BaseTransform):
             raise ValueError("AdaptiveMaskFeatures zeroes x, and the data has none; give it features first")
         graphs = graphs_of(data)
         central = node_centrality(self.centrality, edges_of(data), graphs)
-        size = x.abs().view(x.size(0), -1).to(torch.double if x.dtype == torch.double else torch.float)
+        size = (
+            (x.flatten(1) if x.dim() > 1 else x.view(-1, 1))
+            .abs()
+            .to(torch.double if x.dtype == torch.double else torch.float)
+        )
         weight = torch.zeros(graphs.size, size.size(1), dtype=size.dtype, device=x.device)  # [B, F]
         weight.index_add_(0, graphs.batch, size * central.to(size.dtype).view(-1, 1))
         graph = torch.arange(graphs.size, device=x.device).view(-1, 1).expand_as(weight).reshape(-1)

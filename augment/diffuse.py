@@ -129,7 +129,7 @@ def _diffuse(data: Data, theta: list[float], eps: float, top_k: int | None) -> D
 
     _, keys = levels(data, graphs, edge_index.size(1))
     for key in keys:
-        del data[key]
+        data[key] = data[f"{key}_ptr"] = None  # to PyG that is to delete
     edge_index = torch.stack([source[order], target[order]])
     return set_edges(data, edge_index, {"edge_weight": weight[order]}, graphs.batch, graphs.size)
 
