@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 from augment import AdaptiveDropEdges, AdaptiveMaskFeatures
 
 KINDS = ["degree", "pagerank", "eigenvector"]
-TIMES = 1000
+TIMES = 800
 
 
 def repeated(*names: str) -> Batch:
