@@ -224,13 +224,10 @@ def report(run: Run, folder: Path) -> None:
         methods, run.data, run.split, probe=cfg.evaluate.probe, metric=cfg.evaluate.metric, seed=cfg.train.seed
     )
     first = rows["pretrained"]
-    table = Table(
-        "embedding",
-        f"{first.metric} (%)",
-        title=f"{first.name} on frozen embeddings, {cfg.data.name}, {splits_named(run)}",
-    )
+    out.print(f"{first.name} on frozen embeddings of {cfg.data.name}, {splits_named(run)}", highlight=False)
+    table = Table("embedding", f"{first.metric} (%)" + ", mean ± std over the splits" * (len(run.split) > 1))
     for name, scores in rows.items():
-        table.add_row(name, f"{100 * scores.mean:.2f} ± {100 * scores.std:.2f}")
+        table.add_row(name, f"{100 * scores.mean:.2f}" + f" ± {100 * scores.std:.2f}" * (len(run.split) > 1))
     out.print(table)
     result = {
         name: {"probe": s.name, "metric": s.metric, "mean": s.mean, "std": s.std, "test": s.values, "valid": s.valid}
