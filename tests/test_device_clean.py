@@ -4,10 +4,9 @@ import pytest
 import torch
 from device_guards import device_clean, to_meta
 from small_methods import WIDTH, encoder, graphs, nodes
-from torch import nn
 
 from augment import Compose, DropFeatures, DropNodes, PerturbEdges, Subgraph
-from graphcl.encoders import GIN
+from graphcl.encoders import GIN, Readout
 from graphcl.methods import GRACE, GraphCL, MoCo
 
 
@@ -16,20 +15,13 @@ def gin():
     return GIN(WIDTH, 8, layers=1, batch_norm=False)
 
 
-class Pool(nn.Module):
-    """The sum of Readout without its check of the number of rows, for the same reason."""
-
-    def forward(self, h, data):
-        return h.new_zeros(data.num_graphs, h.shape[1]).index_add(0, data.batch, h)
-
-
 def node_views():
     return [Compose([PerturbEdges(drop, exact=False), DropFeatures(rate)]) for drop, rate in ((0.2, 0.3), (0.4, 0.4))]
 
 
 STEPS = {
-    "graphcl": lambda: GraphCL(gin(), Pool(), DropNodes(0.1), Subgraph(0.8)),
-    "moco": lambda: MoCo(gin(), DropNodes(0.1), PerturbEdges(0.2), Pool(), queue=16, proj_dim=8),
+    "graphcl": lambda: GraphCL(gin(), Readout("sum"), DropNodes(0.1), Subgraph(0.8)),
+    "moco": lambda: MoCo(gin(), DropNodes(0.1), PerturbEdges(0.2), Readout("sum"), queue=16, proj_dim=8),
     "grace": lambda: GRACE(encoder(), *node_views(), proj_dim=8),
 }
 
