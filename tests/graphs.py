@@ -34,21 +34,21 @@ def make_graph(
 
     features: of x, one of FEATURES; edge_features: "float", "integer" or "none", equal in both directions of a pair.
     """
-    src, dst, pair = [], [], []
-    for k, (u, v) in enumerate(edges):
-        src.append(u), dst.append(v), pair.append(first_edge + k)
+    directed = []  # (source, target, pair)
+    for k, (u, v) in enumerate(edges, start=first_edge):
+        directed.append((u, v, k))
         if undirected and u != v:
-            src.append(v), dst.append(u), pair.append(first_edge + k)
+            directed.append((v, u, k))
+    src, dst, pair_id = torch.tensor(directed, dtype=torch.long).view(-1, 3).T.contiguous()
     n_id = torch.arange(first_node, first_node + n)
-    pair_id = torch.tensor(pair, dtype=torch.long)
-    data = Data(edge_index=torch.tensor([src, dst], dtype=torch.long).reshape(2, -1))
+    data = Data(edge_index=torch.stack([src, dst]))
     if features == "none":
         data.num_nodes = n
     else:
         data.x = rows(n_id, 3, features)
     if edge_features != "none":
         data.edge_attr = rows(pair_id, 2, edge_features)
-    data.edge_id = torch.arange(first_edge, first_edge + len(src))
+    data.edge_id = torch.arange(first_edge, first_edge + len(directed))
     data.edge_pair = pair_id
     data.n_id = n_id
     data.pos = rows(n_id, 2, "double")

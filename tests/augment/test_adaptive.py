@@ -36,7 +36,7 @@ def test_edges_are_dropped_with_the_papers_probability(kind, rate, threshold):
         assert all(sigmas(float(left[k]), TIMES, 1 - p) < 5 for k, p in pairs.items())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batch=graphs.batches(), rate=graphs.rates, seed=graphs.seeds)
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_directions_go_together(kind, batch, rate, seed):
@@ -65,7 +65,7 @@ def test_columns_are_masked_with_the_papers_probability(kind):
         assert all(sigmas(int(c), TIMES, p) < 5 for c, p in zip(gone, probability, strict=True))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batch=graphs.batches(features=["float", "double"]), rate=graphs.rates, seed=graphs.seeds)
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_are_zero_for_a_whole_graph(kind, batch, rate, seed):

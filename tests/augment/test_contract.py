@@ -501,13 +501,20 @@ ON_DEVICE = [
 @pytest.mark.parametrize("name", ON_DEVICE, ids=pytest_id)
 def test_stays_on_the_device(name):
     batch = fitting(name)
-    graph = batch[1]
     view = CASES[name].make(None)
     with device_clean() as mode:
-        for data in (batch, graph):
-            out = view(to_meta(data, mode))
-            for key, value in out.to_dict().items():
-                assert not isinstance(value, Tensor) or value.device.type == "meta", key
+        out = view(to_meta(batch, mode))
+        for key, value in out.to_dict().items():
+            assert not isinstance(value, Tensor) or value.device.type == "meta", key
+
+
+@pytest.mark.parametrize("name", ["drop_nodes", "perturb_edges add", "mask_attributes token"], ids=pytest_id)
+def test_a_graph_alone_stays_on_the_device(name):
+    graph = fitting(name)[1]
+    view = CASES[name].make(None)
+    with device_clean() as mode:
+        out = view(to_meta(graph, mode))
+        assert out.edge_index.device.type == out.x.device.type == "meta"
 
 
 ON_FLOAT = [name for name in CASES if "float" in CASES[name].x and "float" in CASES[name].edge_attr]
