@@ -1,4 +1,4 @@
-"""Packaging: the two packages, the bundled data, and the configs as package data (pyproject.toml holds tool settings only)."""
+"""Packaging: the two packages, the bundled data, and the configs as package data."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 setup(
     name="graphcl",
     version="0.1.0",
-    description="Graph contrastive learning: views, InfoNCE and momentum queues for GNN pretraining, on PyTorch Geometric.",
+    description="Graph contrastive learning: views, InfoNCE and momentum queues, on PyTorch Geometric.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

@@ -195,6 +195,7 @@ class GCN(Strict):
     dropout: Rate = 0.0
     jk: Literal["last", "cat"] = "last"
     last_activation: bool = True
+    sparse_input: bool = False
 
 
 class SAGE(Strict):

@@ -62,7 +62,8 @@ class GAT(nn.Module):
         self.token = nn.Parameter(torch.zeros(in_dim))
         after = [activation] * (layers - 1) + [activation if last_activation else "none"]
         self.layers = nn.ModuleList(
-            GATLayer(a, b, heads, kind, batch_norm, dropout) for (a, b), kind in zip(pairwise(sizes), after, strict=True)
+            GATLayer(a, b, heads, kind, batch_norm, dropout)
+            for (a, b), kind in zip(pairwise(sizes), after, strict=True)
         )
 
     def start(self, data: Any) -> Tensor:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from graphcl.evaluate.embed import embed
-from graphcl.evaluate.knn import knn
-from graphcl.evaluate.probe import linear_probe
-from graphcl.evaluate.scores import Scores
 from torch import Tensor
 from torch_geometric.data import Data
 
 from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
+from graphcl.evaluate.embed import embed
+from graphcl.evaluate.knn import knn
+from graphcl.evaluate.probe import linear_probe
+from graphcl.evaluate.scores import Scores
 from graphcl.methods.method import Method
 
 
@@ -25,7 +25,7 @@ def compare(
     metric: str = "accuracy",
     seed: int = 0,
 ) -> dict[str, Scores]:
-    """Scores, against the labels `data.y`, of each method's embeddings under the probe `linear` or `knn`, and of the raw features."""
+    """Scores of the methods' embeddings and of the raw features, against `data.y`; probe is `linear` or `knn`."""
     assert data.y is not None, "without labels there is nothing to score"
     rows = {name: embed(method, data) for name, method in methods.items()} | {"raw features": raw_features(data)}
     score = {"linear": linear_probe, "knn": knn}[probe]

@@ -1,0 +1,59 @@
+"""The sparse linear layer against the dense one."""
+
+import pytest
+import torch
+from device_guards import device_clean, to_meta
+from torch_geometric.data import Data
+
+from graphcl.encoders import GCN
+from graphcl.encoders.sparse import SparseLinear
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(7, 5, 3), (1, 40, 1), (30, 1, 8)])
+def test_equals_the_dense_product(density, shape):
+    n, wide, out = shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, wide, generator=generator, dtype=torch.double)
+    x = x * (torch.rand(n, wide, generator=generator) < density)
+    layer = SparseLinear(wide, out).double()
+    dense = layer.weight.detach().clone().requires_grad_()
+    up = torch.randn(n, out, generator=generator, dtype=torch.double)
+    got, wanted = layer(x), x @ dense.t()
+    assert torch.allclose(got, wanted)
+    (got * up).sum().backward()
+    (wanted * up).sum().backward()
+    assert torch.allclose(layer.weight.grad, dense.grad)
+
+
+def test_gradient_to_the_features_is_the_dense_one():
+    x = torch.randn(6, 4, requires_grad=True)
+    layer = SparseLinear(4, 3)
+    layer(x).sum().backward()
+    assert torch.allclose(x.grad, layer.weight.sum(0).expand(6, 4))
+
+
+def test_gcn_is_the_same_with_and_without():
+    torch.manual_seed(0)
+    x = torch.rand(40, 12) * (torch.rand(40, 12) < 0.2)
+    data = Data(x=x, edge_index=torch.randint(40, (2, 100)), masked=torch.arange(40) < 5)
+    sparse, dense = GCN(12, 8, sparse_input=True), GCN(12, 8)
+    dense.load_state_dict(sparse.state_dict())
+    for encoder in (sparse, dense):
+        encoder(data).square().sum().backward()
+    assert torch.allclose(sparse(data), dense(data), atol=1e-6)
+    for (name, a), (_, b) in zip(sparse.named_parameters(), dense.named_parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-4), name
+
+
+def test_bf16_and_device():
+    x = torch.rand(10, 6) * (torch.rand(10, 6) < 0.3)
+    layer = SparseLinear(6, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x).float()
+    assert torch.allclose(out, x @ layer.weight.t(), atol=0.05)
+    with device_clean() as mode:
+        on_meta = to_meta(layer, mode)
+        out = on_meta(to_meta(x, mode))
+        out.sum().backward()
+        assert out.device.type == on_meta.weight.grad.device.type == "meta"
