@@ -6,6 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+for library in ("OMP", "OPENBLAS", "MKL"):  # before numpy: two workers with two threads each wait for one another
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
 import pytest
 import torch
 

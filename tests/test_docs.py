@@ -35,7 +35,7 @@ def test_commands_in_the_documents_exist():
 
     commands = {"pretrain", "evaluate", "embed", "methods", "augmentations", "datasets"}
     for page in PAGES:
-        for command, argument in re.findall(r"^\S*graphcl (\w+) ?(\S*)", page.read_text(encoding="utf-8"), re.M):
+        for command, argument in re.findall(r"^\S*graphcl (\w+) ?([\w./-]*)", page.read_text(encoding="utf-8"), re.M):
             assert command in commands, f"{page.name}: graphcl {command}"
             if command == "pretrain" and not argument.endswith(".yaml"):
                 assert argument in config_names(), f"{page.name}: graphcl pretrain {argument}"

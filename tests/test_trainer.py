@@ -330,8 +330,10 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
 
 
 def test_without_a_folder_ctrl_c_is_the_usual_one():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     with pytest.raises(KeyboardInterrupt) as caught:
         fit(small_run(lambda: Interrupted(8, signal.SIGINT)), progress=False)
+    signal.signal(signal.SIGINT, before)
     assert not isinstance(caught.value, Stopped)
 
 
