@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import nn
 from torch_geometric.data import Data
 
 from augment import AUGMENTATIONS, Compose
-from graphcl.checkpoint import load_weights
+from graphcl.checkpoint import load_weights, saved_shape
 from graphcl.config import Config, ConfigError, Strict
+from graphcl.data.features import normalize, with_features
 from graphcl.data.loaders import Loader
 from graphcl.data.sources import load_data
 from graphcl.data.splits import Split, make_splits
@@ -21,35 +23,29 @@ from graphcl.data.store import GraphStore
 from graphcl.encoders import ENCODERS, Readout
 from graphcl.methods import METHODS
 from graphcl.methods.method import Method, View
-from graphcl.read_config import load_config
+from graphcl.read_config import load_config, run_config
 from graphcl.trainer import Run
 
 
-def build(config: Config, data: Data | GraphStore | None = None) -> Run:
+def build(config: Config, data: Data | GraphStore | Sequence[Data] | None = None) -> Run:
     """Everything that a run needs, with weights drawn from `config.train.seed`.
 
-    data: graphs at hand instead of the data set that the config names. Raises ConfigError where the parts do not fit.
+    data: graphs at hand (one Data, a GraphStore or a list of Data) instead of the set that the config names;
+    `data.features` and `data.normalize` apply to them too. Raises ConfigError where the parts do not fit.
     """
-    if data is None:
-        data = load_data(config.data.name, features=config.data.features, normalize=config.data.normalize)
-    elif isinstance(data, Data):
-        check_graph(data)
+    data = prepare(config, data)
     check(config, data)
+    check_batches(config, data)
     torch.manual_seed(config.train.seed)
     method = make_method(config, data)
-    split: list[Split] = []
-    if data.y is not None:
-        split = make_splits(
-            data,
-            config.data.split,
-            seed=config.train.seed,
-            repeats=config.data.repeats,
-            per_class=config.data.per_class,
-        )
+    split = splits_of(config, data)
+    if method.needs_labels and len(split) > 1:
+        raise ConfigError(f"method '{config.method.name}' trains on labels, so it takes one split; use data.repeats=1")
     loader = Loader(
         data,
         config.data.batch_size,
         seed=config.train.seed,
+        device=cuda_of(config),
         visible=split[0].train if method.needs_labels and split else None,
         rank=int(os.environ.get("RANK", "0")),
         world=int(os.environ.get("WORLD_SIZE", "1")),
@@ -57,25 +53,69 @@ def build(config: Config, data: Data | GraphStore | None = None) -> Run:
     return Run(config=config, data=data, split=split, method=method, loader=loader)
 
 
-def load_run(folder: str | Path, overrides: tuple[str, ...] = ()) -> Run:
-    """A finished run from its folder: config.yaml built, model.safetensors loaded; `overrides` are key=value."""
+def load_run(folder: str | Path, overrides: Sequence[str] = (), *, split: bool = True) -> Run:
+    """A finished run from its folder: config.yaml with `overrides` (key=value), the weights of model.safetensors.
+
+    The data may be others than it was trained on (`data.name=...`). split=False makes no splits, to embed only.
+    """
     folder = Path(folder)
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(
-            f"{folder} is not a run folder: it has no config.yaml; give the folder that `graphcl pretrain` made"
-        )
-    run = build(load_config(folder / "config.yaml", overrides))
-    load_weights(folder / "model.safetensors", run.method)
-    return run
+    config = load_config(run_config(folder), overrides)
+    data = prepare(config, None)
+    check(config, data)
+    trained = saved_shape(folder / "model.safetensors", "assigned")  # pcl: [M, items that it was trained on]
+    method = make_method(config, data, num_items=trained[1] if trained else None)
+    load_weights(folder / "model.safetensors", method)
+    device = cuda_of(config)
+    if device is not None:
+        method.to(device)
+    splits = splits_of(config, data) if split else []
+    loader = Loader(data, config.data.batch_size, shuffle=False, device=device)
+    return Run(config=config, data=data, split=splits, method=method, loader=loader)
+
+
+def prepare(config: Config, data: Data | GraphStore | Sequence[Data] | None) -> Data | GraphStore:
+    """The graphs, read or at hand, checked, with the features that the config asks for."""
+    if data is None:
+        return load_data(config.data.name, features=config.data.features, normalize=config.data.normalize)
+    if isinstance(data, GraphStore):
+        data.check()
+    elif isinstance(data, Data):
+        check_graph(data)
+    else:
+        data = GraphStore.from_graphs(data)
+    data = with_features(data, config.data.features)
+    return normalize(data) if config.data.normalize else data
+
+
+def splits_of(config: Config, data: Data | GraphStore) -> list[Split]:
+    """The splits that the config asks for; none where there are no labels."""
+    if data.y is None:
+        return []
+    settings = {"seed": config.train.seed, "repeats": config.data.repeats, "per_class": config.data.per_class}
+    return make_splits(data, config.data.split, **settings)
+
+
+def cuda_of(config: Config) -> torch.device | None:
+    """The CUDA device, if the run uses one alone: there batches are gathered and nothing travels at each step."""
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    return torch.device("cuda") if alone and config.train.device != "cpu" and torch.cuda.is_available() else None
 
 
 def check_graph(data: Data) -> None:
     """Refuse a graph at hand whose features are not finite or whose edges lead out of it, before it trains nonsense."""
-    if data.x is not None and not bool(data.x.isfinite().all()):
+    if data.x is not None and (data.x.dim() != 2 or not bool(data.x.isfinite().all())):
+        if data.x.dim() != 2:
+            raise ValueError(f"data.x must be [N, F], got {tuple(data.x.shape)}; one number a node is x.unsqueeze(1)")
         row, column = (~data.x.isfinite()).nonzero()[0].tolist()
         raise ValueError(f"data.x[{row}, {column}] is {data.x[row, column].item()}; features must be finite")
     if data.edge_index is None:
         raise ValueError("data has no edge_index; give edges as [2, E], [2, 0] where there are none")
+    if data.edge_index.dtype != torch.long or data.edge_index.dim() != 2 or data.edge_index.size(0) != 2:
+        raise ValueError(
+            f"data.edge_index must be int64 [2, E], got {data.edge_index.dtype} {tuple(data.edge_index.shape)}"
+        )
+    if data.y is not None and len(data.y) != data.num_nodes:
+        raise ValueError(f"data.y has {len(data.y)} labels for {data.num_nodes} nodes; give one each, -1 where unknown")
     outside = (data.edge_index < 0) | (data.edge_index >= data.num_nodes)
     if bool(outside.any()):
         edge = int(outside.any(0).nonzero()[0])
@@ -86,7 +126,7 @@ def check_graph(data: Data) -> None:
 
 
 def check(config: Config, data: Data | GraphStore) -> None:
-    """Refuse a method, encoder or batch that does not fit the data."""
+    """Refuse a method or an encoder that does not fit the data."""
     name, method = config.method.name, METHODS[config.method.name]
     graphs = isinstance(data, GraphStore)
     level, items = ("graph", len(data)) if graphs else ("node", data.num_nodes)
@@ -100,6 +140,12 @@ def check(config: Config, data: Data | GraphStore) -> None:
         raise ConfigError(f"the data is {items} graphs, but `readout` is missing; set readout=sum, mean or max")
     if data.x is None or data.num_features == 0:
         raise ConfigError("the graphs have no node features (x); set data.features=degree, onehot_degree or ones")
+
+
+def check_batches(config: Config, data: Data | GraphStore) -> None:
+    """Refuse batches that a method cannot train on."""
+    name, method = config.method.name, METHODS[config.method.name]
+    level, items = ("graph", len(data)) if isinstance(data, GraphStore) else ("node", data.num_nodes)
     if method.contrasts_batch and min(items, config.data.batch_size or items) < 2:
         raise ConfigError(
             f"method '{name}' contrasts the graphs of a batch with each other, but a batch has one graph "
@@ -113,8 +159,8 @@ def check(config: Config, data: Data | GraphStore) -> None:
         )
 
 
-def make_method(config: Config, data: Data | GraphStore) -> Method:
-    """The method with its parts; its constructor names the parts that it takes."""
+def make_method(config: Config, data: Data | GraphStore, num_items: int | None = None) -> Method:
+    """The method with its parts; its constructor names the parts that it takes. num_items: of its training data."""
     method = METHODS[config.method.name]
     takes = inspect.signature(method).parameters
     graphs = isinstance(data, GraphStore)
@@ -122,7 +168,7 @@ def make_method(config: Config, data: Data | GraphStore) -> Method:
     parts: dict[str, Any] = {
         "encoder": make_encoder(config.encoder, data),
         "readout": Readout(config.readout) if graphs and config.readout else None,
-        "num_items": len(data) if graphs else data.num_nodes,
+        "num_items": num_items or (len(data) if graphs else data.num_nodes),
         **dict(zip(("view",) if len(views) == 1 else ("view1", "view2"), views, strict=False)),
     }
     if "view_encoder" in takes:

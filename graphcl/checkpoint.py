@@ -154,6 +154,15 @@ def save_weights(folder: Path | str, method: nn.Module) -> Path:
     return path
 
 
+def saved_shape(path: Path, name: str) -> list[int] | None:
+    """Shape of a tensor in a weights file; None if the file or the tensor is not there (`load_weights` says why)."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return list(file.get_slice(name).get_shape()) if name in file.keys() else None  # noqa: SIM118, not a dict
+    except (safetensors.SafetensorError, OSError):
+        return None
+
+
 def load_weights(path: Path | str, method: nn.Module) -> None:
     """Load what `save_weights` wrote into a method of the same config.
 

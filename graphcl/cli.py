@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 out = Console()
+RUN_FILES = {
+    *("config.yaml", "metrics.jsonl", "model.safetensors", "environment.json", "scores.json"),
+    *("curve.png", "embedding.png", "views.png", "checkpoints", "tensorboard"),
+}  # all that a run folder holds; a folder with anything else in it is never deleted
 
 Overrides = Annotated[
     list[str] | None,
@@ -62,9 +66,13 @@ def pretrain(
     from graphcl.trainer import Stopped, fit
 
     run = build(cfg)
+    if run.split:
+        from graphcl.evaluate.compare import check_labels
+
+        check_labels(run.data, run.split, cfg.evaluate.metric)  # better before the training than after it
     if first:  # only now, so that a mistake leaves no folder behind
-        if overwrite and folder.exists():
-            shutil.rmtree(folder)
+        if not resume and folder.exists():
+            shutil.rmtree(folder)  # an earlier run under --overwrite, or one that never made a step
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:
             (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
@@ -88,15 +96,20 @@ def pretrain(
     draw_embedding(run, folder / "embedding.png")
     draw_views(run, folder / "views.png")
     out.print(f"run folder: {folder}")
-    report(run, folder)
+    scores = report(run)
+    if scores:
+        write_whole(folder / "scores.json", (json.dumps(scores, indent=1) + "\n").encode())
 
 
 @app.command(epilog="Examples: graphcl evaluate runs/quickstart | graphcl evaluate runs/grace evaluate.probe=knn")
 def evaluate(run_folder: RunFolder, overrides: Overrides = None) -> None:
     """Score the frozen embeddings of a run beside the untrained encoder and the raw features."""
+    from graphcl.read_config import load_config, run_config
+
+    load_config(run_config(run_folder), overrides or [])  # mistakes are told before torch is imported
     from graphcl.builder import load_run
 
-    report(load_run(run_folder, tuple(overrides or [])), run_folder)
+    report(load_run(run_folder, overrides or []))
 
 
 @app.command(
@@ -117,11 +130,14 @@ def embed(
         from graphcl.data.catalogue import find
 
         find(data)
+    from graphcl.read_config import run_config
+
+    run_config(run_folder)
     from graphcl.builder import load_run
     from graphcl.evaluate.embed import embed as embed_source
     from graphcl.evaluate.export import write_embeddings
 
-    run = load_run(run_folder, (f"data.name={json.dumps(data)}",) if data is not None else ())
+    run = load_run(run_folder, [f"data.name={json.dumps(data)}"] if data is not None else [], split=False)
     z = embed_source(run.method, run.data)
     write_embeddings(output, z, run.data)
     out.print(f"{output}: {z.shape[0]} embeddings of width {z.shape[1]}")
@@ -186,17 +202,19 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """An earlier run is never written over without being told to, and what is no run is never touched."""
     if resume and overwrite:
         raise ValueError("--resume goes on with the earlier run and --overwrite deletes it; give one of them")
-    holds_run = (folder / "config.yaml").exists()
-    if resume and not holds_run:
+    if resume and not (folder / "config.yaml").exists():
         raise ValueError(f"nothing to resume: {folder} holds no run; start it without --resume")
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not holds_run:
-            raise ValueError(f"run folder {folder} holds something else than a run; choose another with run.dir=FOLDER")
-        if not overwrite:
-            raise ValueError(
-                f"run folder {folder} holds a run already; go on with --resume, delete it with --overwrite, "
-                "or choose another with run.dir=FOLDER"
-            )
+    if resume or not folder.exists() or (folder.is_dir() and not any(path.is_file() for path in folder.rglob("*"))):
+        return
+    names = {path.name.removesuffix(".tmp") for path in folder.iterdir()} if folder.is_dir() else set()
+    if "config.yaml" not in names or not names <= RUN_FILES:
+        raise ValueError(f"run folder {folder} holds something else than a run; choose another with run.dir=FOLDER")
+    begun = any(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "config.yaml")
+    if begun and not overwrite:
+        raise ValueError(
+            f"run folder {folder} holds a run already; go on with --resume, delete it with --overwrite, "
+            "or choose another with run.dir=FOLDER"
+        )
 
 
 def describe(run: Run) -> str:
@@ -210,14 +228,14 @@ def describe(run: Run) -> str:
     return f"{cfg.method.name} on {cfg.data.name} ({items}), encoder {cfg.encoder.name}, {parameters:,} parameters"
 
 
-def report(run: Run, folder: Path) -> None:
-    """Print the table pretrained / untrained / raw features, and write it to scores.json."""
+def report(run: Run) -> dict[str, dict[str, Any]]:
+    """Print the table pretrained / untrained / raw features, and give its figures; none without labels."""
     from graphcl.builder import build
     from graphcl.evaluate.compare import compare
 
     if not run.split:
         out.print("no labels, so nothing to score; `graphcl embed` writes the embeddings")
-        return
+        return {}
     cfg = run.config
     methods = {"pretrained": run.method, "untrained": build(cfg, run.data).method}
     rows = compare(
@@ -229,11 +247,10 @@ def report(run: Run, folder: Path) -> None:
     for name, scores in rows.items():
         table.add_row(name, f"{100 * scores.mean:.2f}" + f" ± {100 * scores.std:.2f}" * (len(run.split) > 1))
     out.print(table)
-    result = {
+    return {
         name: {"probe": s.name, "metric": s.metric, "mean": s.mean, "std": s.std, "test": s.values, "valid": s.valid}
         for name, s in rows.items()
     }
-    (folder / "scores.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def splits_named(run: Run) -> str:

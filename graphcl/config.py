@@ -376,7 +376,7 @@ class TrainConfig(Strict):
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @field_validator("precision", mode="before")
     @classmethod

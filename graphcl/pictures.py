@@ -52,7 +52,7 @@ def draw_embedding(run: Run, path: Path) -> None:
     flat = (
         PCA(n_components=min(50, *z.shape), random_state=0).fit_transform(z.numpy()) if min(z.shape) > 2 else z.numpy()
     )
-    if len(flat) > 5:
+    if len(np.unique(flat.round(5), axis=0)) > 5:  # t-SNE crashes where nearly all points are one
         flat = TSNE(
             perplexity=min(30, (len(flat) - 1) / 3), init="pca" if flat.shape[1] > 1 else "random", random_state=0
         ).fit_transform(flat)

@@ -82,6 +82,16 @@ def find_config(name: str) -> Path:
     raise ConfigError(f"no config {name!r}{near(name, config_names())}; shipped: {', '.join(config_names())}")
 
 
+def run_config(folder: Path) -> Path:
+    """The config.yaml of a run folder."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} is not a run folder: it has no config.yaml; give the folder that `graphcl pretrain` made"
+        )
+    return path
+
+
 def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Config from a shipped name or a path, with `key=value` overrides (`train.epochs=5`, `views.0.0.rate=0.2`).
 
@@ -95,8 +105,15 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     values = read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys, got {type(values).__name__}")
-    for override in overrides:
+    # Names first: another encoder or method does not inherit settings that it does not have.
+    for override in sorted(overrides, key=lambda text: text.partition("=")[0] not in {"encoder.name", "method.name"}):
         _apply(values, override)
+        key, _, name = override.partition("=")
+        kind = key.removesuffix(".name")
+        if key in {"encoder.name", "method.name"} and name in models(kind):
+            values[kind] = {
+                field: values[kind][field] for field in values[kind] if field in models(kind)[name].model_fields
+            }
     return parse_config(values, str(path))
 
 

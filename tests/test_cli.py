@@ -71,6 +71,7 @@ def test_evaluate_gives_the_scores_of_the_run(finished, graphcl, tmp_path):
     assert json.loads((copy / "scores.json").read_text()) == before
     code, text = graphcl("evaluate", str(copy), "evaluate.probe=knn")
     assert code == 0 and "k-NN" in text
+    assert json.loads((copy / "scores.json").read_text()) == before
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
@@ -98,6 +99,35 @@ def test_embed_of_other_data_needs_the_same_features(finished, graphcl):
     folder, _ = finished
     code, text = graphcl("embed", str(folder), "--data", "imdb-binary", "-o", "out.npz")
     assert code == 2 and "error:" in text and "Traceback" not in text
+
+
+def test_embed_takes_data_of_any_size_and_without_splits(graphcl, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, n in (("big", 60), ("small", 20)):
+        ends = rng.integers(0, n, (2, 2 * n))
+        labels = {"y": np.arange(n) % 2} if name == "small" else {}
+        np.savez(tmp_path / f"{name}.npz", edge_index=ends, x=rng.random((n, 4)).astype(np.float32), **labels)
+    short = ["data.name=big.npz", "train.epochs=2", "encoder.hidden=8", "encoder.out=4", "--quiet"]
+    pcl = ["method.clusters=[2,3]", "method.warmup_epochs=1", "method.queue=32"]
+    code, text = graphcl("pretrain", "pcl", *short, *pcl, "run.dir=run")
+    assert code == 0, text
+    code, text = graphcl("embed", "run", "--data", "small.npz", "-o", "small_z.npz")
+    assert code == 0 and "20 embeddings" in text, text
+
+
+def test_another_encoder_takes_its_own_settings(graphcl):
+    code, text = graphcl("pretrain", "grace", "encoder.name=gin", "--dry-run")
+    assert code == 0 and "sparse_input" not in text and "name: gin" in text
+    code, text = graphcl("pretrain", "grace", "encoder.out=4", "encoder.name=gin", "--dry-run")
+    assert code == 2 and "unknown key 'out'" in text
+
+
+def test_a_start_that_failed_may_be_tried_again(graphcl, tmp_path):
+    quick = [*SHORT, "run.dir=run", "--quiet"]
+    code, text = graphcl("pretrain", "quickstart", *quick, "train.group_lr={views: 0.1}")
+    assert code == 2 and "unknown group" in text, text
+    code, text = graphcl("pretrain", "quickstart", *quick)
+    assert code == 0, text
 
 
 def test_dry_run_prints_the_whole_config(graphcl, tmp_path):
@@ -134,6 +164,8 @@ def test_lists(graphcl):
         (["pretrain", "graphcl", "data.batch_size=1"], "contrasts the graphs of a batch"),
         (["pretrain", "graphcl", "readout=null"], "`readout` is missing"),
         (["pretrain", "moco", "method.queue=4000"], "longer than the data set"),
+        (["pretrain", "grace", "evaluate.metric=roc_auc"], "metric='accuracy'"),
+        (["pretrain", "grace", "train.seed=5000000000"], "seed: input should be less than"),
         (["pretrain", "grace", "train.precision=16-mixed", "train.device=cpu"], "needs a CUDA device"),
         (["evaluate", "nowhere"], "is not a run folder"),
         (["embed", "nowhere", "-o", "out.csv"], "must end in .npz or .parquet"),

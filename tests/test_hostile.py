@@ -148,6 +148,30 @@ def test_one_graph_cannot_be_contrasted_with_itself():
         build(load_config("graphcl"), store.with_x(torch.ones(5, 1)))
 
 
+def test_embeddings_that_are_all_one_are_still_drawn(graphcl, tmp_path):
+    ring = np.stack([np.arange(60), (np.arange(60) + 1) % 60])
+    np.savez(tmp_path / "g.npz", edge_index=ring, x=np.ones((60, 3), np.float32), y=np.arange(60) % 2)
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
+    assert code == 0 and (tmp_path / "runs/grace/embedding.png").exists(), text
+
+
+def test_graphs_at_hand_get_the_features_that_the_config_names():
+    run = build(
+        load_config("graphcl", ["data.split=random"]), [Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2)] * 5
+    )
+    assert torch.equal(run.data.x, torch.ones(10, 1))
+    run = build(load_config("grace", NODES), Data(x=torch.ones(4, 4), edge_index=torch.tensor([[0], [1]])))
+    assert torch.equal(run.data.x.sum(1), torch.ones(4))
+    with pytest.raises(ValueError, match=r"data.x must be \[N, F\]"):
+        build(load_config("grace", NODES), Data(x=torch.ones(4), edge_index=torch.tensor([[0], [1]])))
+    with pytest.raises(ValueError, match=r"edge_index must be int64 \[2, E\]"):
+        build(load_config("grace", NODES), Data(x=torch.ones(4, 1), edge_index=torch.rand(2, 3)))
+    with pytest.raises(ValueError, match="3 labels for 4 nodes"):
+        build(
+            load_config("grace", NODES), Data(x=torch.ones(4, 1), edge_index=torch.tensor([[0], [1]]), y=torch.ones(3))
+        )
+
+
 def test_rates_at_their_ends_train():
     arrays = graph()
     data = Data(x=torch.from_numpy(arrays["x"]), edge_index=torch.from_numpy(arrays["edge_index"]))

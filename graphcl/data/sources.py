@@ -82,7 +82,7 @@ def _read_path(path: Path) -> Data | GraphStore:
         return read_graphml(path)
     if path.is_dir():
         if (path / "meta.json").is_file():
-            return GraphStore.open(path)
+            return GraphStore.open(path).check()
         if (path / "edges.csv").is_file():
             return read_csv_folder(path)
         if any(path.glob("*.graphml")):

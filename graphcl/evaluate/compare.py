@@ -12,7 +12,7 @@ from graphcl.data.store import GraphStore
 from graphcl.evaluate.embed import embed
 from graphcl.evaluate.knn import knn
 from graphcl.evaluate.probe import linear_probe
-from graphcl.evaluate.scores import Scores
+from graphcl.evaluate.scores import Scores, evaluate
 from graphcl.methods.method import Method
 
 
@@ -30,6 +30,15 @@ def compare(
     rows = {name: embed(method, data) for name, method in methods.items()} | {"raw features": raw_features(data)}
     score = {"linear": linear_probe, "knn": knn}[probe]
     return {name: score(z, data.y, split, metric=metric, seed=seed) for name, z in rows.items()}
+
+
+def check_labels(data: Data | GraphStore, split: list[Split], metric: str) -> None:
+    """Raise the ValueError that scoring would raise for the labels and splits, whatever the embeddings."""
+
+    def predict(train: Tensor, y: Tensor, other: Tensor) -> Tensor:
+        return torch.zeros(1, len(other), int(y.max()) + 1)
+
+    evaluate("labels", predict, torch.zeros(len(data.y), 1), data.y, split, metric)  # type: ignore[arg-type]
 
 
 def raw_features(source: Data | GraphStore) -> Tensor:
