@@ -20,7 +20,7 @@ from record import append, key_of, read
 from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
 
-from graphcl import build, embed, fit, linear_probe, load_config
+from graphcl import Config, build, embed, fit, linear_probe, load_config
 from graphcl.encoders.sparse import SparseLinear
 
 # The authors' settings for CiteSeer, but for width and length: they take 512, 256 and 200 epochs.
@@ -30,11 +30,19 @@ CITESEER = {
 CONFIGS = {"grace": "grace", "bgrl": "bgrl", "dgi": "dgi", "moco": "moco-nodes", "gae": "gae", "pcl": "pcl"}
 
 
-def one(method: str, data: str, seed: int) -> None:
-    """Train and score one cell, unless it is there."""
+def cell(method: str, data: str, seed: int) -> tuple[Config | None, str]:
+    """The config of a cell (none for the rows that no method trains), and the key of its row."""
+    if method not in CONFIGS:
+        return None, key_of({"name": method, "data": data, "seed": seed})
     extra = CITESEER.get(method, []) if data == "citeseer" else []
     config = load_config(CONFIGS[method], [f"data.name={data}", f"train.seed={seed}", *extra])
-    key = key_of(config.model_dump(mode="json"))
+    return config, key_of(config.model_dump(mode="json"))
+
+
+def one(method: str, data: str, seed: int) -> None:
+    """Train and score one cell, unless it is there."""
+    config, key = cell(method, data, seed)
+    assert config is not None
     if any(row["key"] == key for row in read("nodes")):
         return
     run = build(config)
@@ -50,7 +58,7 @@ def one(method: str, data: str, seed: int) -> None:
 
 def beside(name: str, data: str, seed: int) -> None:
     """The rows that no method trains: a supervised GCN, and the raw features."""
-    key = key_of({"name": name, "data": data, "seed": seed})
+    _, key = cell(name, data, seed)
     if any(row["key"] == key for row in read("nodes")):
         return
     run = build(load_config("grace", [f"data.name={data}", f"train.seed={seed}"]))

@@ -6,6 +6,7 @@ import json
 import re
 import statistics
 
+from nodes import cell
 from record import RESULTS, ROOT, read
 
 BESIDE = {"raw": "raw features", "supervised": "supervised GCN"}
@@ -38,7 +39,8 @@ def quickstart(result: dict) -> str:
 
 
 def nodes(rows: list[dict]) -> str:
-    """Methods x data sets, with each method's own encoder untrained beside it."""
+    """Methods x data sets, with each method's own encoder untrained beside it. Rows of older configs do not count."""
+    rows = [row for row in rows if row["key"] == cell(row["method"], row["data"], row["seed"])[1]]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     methods = [m for m in methods if m not in BESIDE] + [m for m in BESIDE if m in methods]
     data = list(dict.fromkeys(row["data"] for row in rows))
@@ -58,10 +60,10 @@ def nodes(rows: list[dict]) -> str:
 def spread(rows: list[dict], key: str) -> str:
     """`82.1 ± 0.4`, with the number of seeds where it is not five."""
     values = [100 * row[key] for row in rows if key in row]
-    if not values:
-        return ""
+    if len(values) < 2:
+        return f"{values[0]:.1f} (1 seed)" if values else ""
     count = f" ({len(values)} seeds)" if len(values) != 5 else ""
-    return f"{statistics.mean(values):.1f} ± {statistics.pstdev(values):.1f}{count}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}{count}"
 
 
 def epochs(rows: list[dict]) -> str:

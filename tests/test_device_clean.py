@@ -5,9 +5,9 @@ import torch
 from device_guards import device_clean, to_meta
 from small_methods import WIDTH, encoder, graphs, nodes
 
-from augment import Compose, DropFeatures, DropNodes, PerturbEdges, Subgraph
-from graphcl.encoders import GIN, Readout
-from graphcl.methods import GRACE, GraphCL, MoCo
+from augment import Compose, DropFeatures, DropNodes, PerturbEdges, ShuffleNodes, Subgraph
+from graphcl.encoders import GCN, GIN, Readout
+from graphcl.methods import BGRL, DGI, GRACE, GraphCL, InfoGraph, MoCo
 
 
 def gin():
@@ -23,6 +23,9 @@ STEPS = {
     "graphcl": lambda: GraphCL(gin(), Readout("sum"), DropNodes(0.1), Subgraph(0.8)),
     "moco": lambda: MoCo(gin(), DropNodes(0.1), PerturbEdges(0.2), Readout("sum"), queue=16, proj_dim=8),
     "grace": lambda: GRACE(encoder(), *node_views(), proj_dim=8),
+    "bgrl": lambda: BGRL(encoder(), *node_views(), pred_hidden=8),
+    "dgi": lambda: DGI(GCN(WIDTH, 8, layers=1, sparse_input=True), ShuffleNodes()),
+    "infograph": lambda: InfoGraph(gin(), Readout("mean")),
 }
 
 

@@ -4,7 +4,8 @@ Paper:   Thakoor et al., 2022, "Large-Scale Representation Learning on Graphs vi
          eq. 3
 Loss:    graphcl/objectives/bootstrap.py, in both directions
 Config:  configs/bgrl.yaml
-Differs: the target encoder starts as a copy of the encoder; the authors' code draws it anew.
+Differs: the target encoder starts as a copy of the encoder; the authors' code draws it anew. The view
+         `perturb_edges` drops both directions of an edge together, theirs each on its own.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Paper:   Zhu et al., 2020, "Deep Graph Contrastive Representation Learning", arXiv:2006.04131
 Loss:    graphcl/objectives/infonce.py, ntxent (the paper's eq. 1 and 2 are NT-Xent over 2N nodes)
 Config:  configs/grace.yaml
-Differs: nothing known.
+Differs: the view `perturb_edges` drops both directions of an edge together, the authors' code each on its own.
 """
 
 from __future__ import annotations
