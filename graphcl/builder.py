@@ -88,8 +88,9 @@ def prepare(config: Config, data: Data | GraphStore | Sequence[Data] | None) -> 
 
 
 def splits_of(config: Config, data: Data | GraphStore) -> list[Split]:
-    """The splits that the config asks for; none where there are no labels."""
-    if data.y is None:
+    """The splits that the config asks for; none where there are no labels, or values instead of classes."""
+    y = data.y
+    if y is None or (y.is_floating_point() and bool(((y != 0) & (y != 1) & ~y.isnan()).any())):
         return []
     settings = {"seed": config.train.seed, "repeats": config.data.repeats, "per_class": config.data.per_class}
     return make_splits(data, config.data.split, **settings)

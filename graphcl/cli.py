@@ -234,7 +234,7 @@ def report(run: Run) -> dict[str, dict[str, Any]]:
     from graphcl.evaluate.compare import compare
 
     if not run.split:
-        out.print("no labels, so nothing to score; `graphcl embed` writes the embeddings")
+        out.print("no classes to score (labels missing, or values); `graphcl embed` writes the embeddings")
         return {}
     cfg = run.config
     methods = {"pretrained": run.method, "untrained": build(cfg, run.data).method}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import networkx as nx
@@ -80,6 +81,12 @@ def draw_views(run: Run, path: Path) -> None:
         if hasattr(method, name):
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 drawn[name] = getattr(method, name)(Batch.from_data_list([piece]))
+    weights: Any = getattr(method, "edge_weight", None)  # a learned view: adgcl
+    if weights is not None:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            learned = Batch.from_data_list([piece])
+            learned.edge_index = learned.edge_index[:, weights(learned) > 0.5]
+        drawn["learned view, weights > 0.5"] = learned
     place = nx.spring_layout(as_networkx(piece), seed=0)
     fig, axes = plt.subplots(1, len(drawn), figsize=(4 * len(drawn), 4), layout="constrained", squeeze=False)
     for axis, (name, view) in zip(axes[0], drawn.items(), strict=True):

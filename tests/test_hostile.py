@@ -59,8 +59,11 @@ def test_a_sound_file_works(graphcl, tmp_path):
 def test_without_labels_it_pretrains_and_embeds(graphcl, tmp_path):
     np.savez(tmp_path / "g.npz", **graph(y=None))
     code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
-    assert code == 0 and "nothing to score" in text, text
+    assert code == 0 and "no classes to score" in text, text
     assert (tmp_path / "runs/grace/embedding.png").exists()
+    np.savez(tmp_path / "values.npz", **graph(y=np.linspace(0, 5, 30)))
+    code, text = graphcl("pretrain", "grace", "data.name=values.npz", "run.dir=values", *NODES)
+    assert code == 0 and "no classes to score" in text, text
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
