@@ -12,7 +12,10 @@ for library in ("OMP", "OPENBLAS", "MKL"):  # before numpy: two workers with two
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+# tests/augment would pass for a package of that name, so the root comes before tests/, in child processes too.
+TESTS = Path(__file__).parent
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 torch.set_num_threads(1)
 
 
