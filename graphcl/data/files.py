@@ -36,10 +36,10 @@ def from_networkx(graphs: Iterable[nx.Graph], y: Any = None, name: str = "networ
         y = _targets([str(graph.graph.get("y", "")) for graph in listed], name)
     store = GraphStore.from_graphs(datas, name)
     if y is not None:
-        y = torch.as_tensor(y)
+        y = _label_array(np.asarray(y), f"{name}: y")
         if len(y) != len(store):
             raise ValueError(f"{name}: {len(y)} labels for {len(store)} graphs; give one each, -1 where unknown")
-        store = store._like(y=y if y.is_floating_point() else y.long())
+        store = store._like(y=y)
     return store
 
 

@@ -92,7 +92,8 @@ def molecules_to_store(
     """Store of the molecules in their order, and the rows that are none.
 
     y: [B] or [B, T] labels, one row for each SMILES; those of rejected rows are left out. The store has x [N, 2] and
-    edge_attr [E, 2] as uint8, and `smiles` as given. Raises ValueError if y does not fit or no row is a molecule.
+    edge_attr [E, 2] as uint8, `smiles` as given, and `names`, the row that each molecule had in what was given. Raises
+    ValueError if y does not fit or no row is a molecule.
     """
     if isinstance(smiles, str):
         raise ValueError(f"smiles must be a list of strings, got the string {smiles!r}; put it into a list")
@@ -123,6 +124,7 @@ def molecules_to_store(
         node_ptr=_pointer([len(m.x) for m in molecules]),
         edge_ptr=_pointer([m.edges.shape[1] for m in molecules]),
         smiles=[smiles[row] for row in kept],
+        names=[str(row) for row in kept],
         name=name,
     )
     return store, rejected

@@ -14,7 +14,6 @@ import csv
 import gzip
 import hashlib
 import json
-import logging
 import lzma
 import os
 import shutil
@@ -51,7 +50,6 @@ _FOLDERS = {
     "molecule": "MoleculeNet",
 }
 _TIMEOUT = 60  # seconds without an answer
-logger = logging.getLogger("graphcl")
 
 
 def load_data(name: str | Path, *, features: Features = "given", normalize: bool = False) -> Data | GraphStore:
@@ -345,7 +343,12 @@ def _molecules(entry: Entry, path: Path) -> GraphStore:
     columns = header[targets] if isinstance(targets, slice) else [header[targets]]
     store, rejected = read_molecule_csv(path, smiles_column=header[smiles], targets=columns, name=entry.name)
     if rejected:
-        logger.info("%s: %d rows are no molecules, the first: %s", entry.name, len(rejected), rejected[0])
+        one = rejected[0]
+        warnings.warn(
+            f"{path.name}: {len(rejected)} rows are no molecules and are left out, "
+            f"the first is row {one.row}, {one.smiles!r}: {one.reason}",
+            stacklevel=2,
+        )
     y = store.y
     if y is not None and entry.tasks == 1:
         y = y[:, 0]

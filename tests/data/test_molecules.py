@@ -272,3 +272,8 @@ def test_mistakes_in_a_split_are_named():
         ValueError, match="train gets none of 3 molecules, as they have only 1 scaffolds; split at random"
     ):
         scaffold_split(["CCO", "CCC", "CCN"])
+
+
+def test_names_are_the_rows_that_the_molecules_came_from():
+    store, rejected = molecules_to_store(["CC", "no molecule", "O", "C1CC1"])
+    assert store.names == ["0", "2", "3"] and [one.row for one in rejected] == [1]

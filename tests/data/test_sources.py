@@ -600,3 +600,11 @@ def test_feature_mistakes():
         with_features(Data(num_nodes=1), "best")
     with pytest.raises(ValueError, match="max_degree must be at least 1, got 0"):
         with_features(Data(num_nodes=1, edge_index=torch.zeros(2, 0).long()), "onehot_degree", max_degree=0)
+
+
+def test_labels_of_networkx_graphs_are_checked():
+    graphs = [nx.path_graph(2), nx.path_graph(3)]
+    with pytest.raises(ValueError, match=r"y must be numbers \[N\] or \[N, T\]"):
+        from_networkx(graphs, y=["a", "b"])
+    with pytest.raises(ValueError, match="has the class -5; classes count from 0, -1 is unknown"):
+        from_networkx(graphs, y=[0, -5])
