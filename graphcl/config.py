@@ -374,7 +374,7 @@ class TrainConfig(Strict):
     accumulate: PositiveInt = Field(1, description="batches whose gradients are added before a step")
     clip: PositiveFloat | None = Field(None, description="largest gradient norm")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    compile: bool = False
+    compile: bool = Field(False, description="torch.compile the encoders and projectors; worth a try on a GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
@@ -399,6 +399,7 @@ class RunConfig(Strict):
     keep: PositiveInt = Field(2, description="checkpoints kept")
     log_every: PositiveInt = Field(10, description="optimizer steps between writes of metrics.jsonl")
     tensorboard: bool = False
+    threads: PositiveInt | None = Field(None, description="CPU threads; none: OMP_NUM_THREADS, or all cores it may use")
 
 
 class Config(Strict):

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -229,14 +229,23 @@ def make_optimizer(parameters: Sequence[nn.Parameter], train: TrainConfig, fused
 
 @contextmanager
 def compiled(method: Method, active: bool) -> Iterator[None]:
-    """Under it `method.loss` is compiled, if `active`. An attribute of the object, since DDP calls it by name."""
-    if active:
-        vars(method)["loss"] = torch.compile(method.loss)
+    """Under it the parts of the method that hold weights (encoders, projectors) are compiled whole, if `active`.
+
+    Views are left as they are: how many nodes they keep depends on the data, which would break the graph.
+    """
+    parts = [part for part in method.children() if active and any(True for _ in part.parameters())]
+    for part in parts:
+        vars(part)["forward"] = torch.compile(_inlined(part.forward), fullgraph=True, dynamic=True)
     try:
         yield
     finally:
-        if active:
-            del vars(method)["loss"]
+        for part in parts:
+            del vars(part)["forward"]
+
+
+def _inlined(forward: Callable[..., Any]) -> Callable[..., Any]:
+    # torch.compile passes over functions of torch.nn itself (a Sequential's), but not over what they are called in.
+    return lambda *args: forward(*args)
 
 
 # --- one step ---------------------------------------------------------------------------------------------------------

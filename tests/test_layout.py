@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "augment",
     "graphcl.augment",
+    "graphcl.process",
     "graphcl.config",
     "graphcl.read_config",
     "graphcl.data",
