@@ -14,7 +14,7 @@ _WHERE = {
     "build": "graphcl.builder",
     "load_run": "graphcl.builder",
     "fit": "graphcl.trainer",
-    "Run": "graphcl.trainer",
+    "Run": "graphcl.state",
     "load_data": "graphcl.data.sources",
     "GraphStore": "graphcl.data.store",
     "Loader": "graphcl.data.loaders",

@@ -24,7 +24,7 @@ from graphcl.encoders import ENCODERS, Readout
 from graphcl.methods import METHODS
 from graphcl.methods.method import Method, View
 from graphcl.read_config import load_config, run_config
-from graphcl.trainer import Run
+from graphcl.state import Run
 
 
 def build(config: Config, data: Data | GraphStore | Sequence[Data] | None = None) -> Run:

@@ -16,7 +16,7 @@ from rich.table import Table
 from graphcl.process import set_threads, use_huge_pages
 
 if TYPE_CHECKING:
-    from graphcl.trainer import Run
+    from graphcl.state import Run
 
 app = typer.Typer(
     help="Graph contrastive learning: pretrain a graph neural network without labels, and see what it is worth.",

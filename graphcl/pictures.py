@@ -19,7 +19,7 @@ from torch_geometric.utils import k_hop_subgraph, subgraph
 
 from graphcl.data.store import GraphStore
 from graphcl.evaluate.embed import embed
-from graphcl.trainer import Run
+from graphcl.state import Run
 
 matplotlib.use("Agg")
 

@@ -11,64 +11,24 @@ import math
 import os
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch_geometric.data import Data
 
-from graphcl.checkpoint import (
-    CheckpointError,
-    fill,
-    list_checkpoints,
-    load_checkpoint,
-    make_folder,
-    remove_leftovers,
-    save_checkpoint,
-    save_weights,
-)
-from graphcl.config import Config, TrainConfig, near
+from graphcl.checkpoint import save_weights
+from graphcl.config import TrainConfig, near
 from graphcl.methods.method import Method
-from graphcl.runlog import Metrics, NonFiniteLoss, Progress, StopSignal, write_environment
-
-if TYPE_CHECKING:
-    from graphcl.data.loaders import Loader
-    from graphcl.data.splits import Split
-    from graphcl.data.store import GraphStore
-
-FORMAT = 1  # of the training state in a checkpoint
-# Between a checkpoint and its resumption. lr and clip are the ways out of a loss that was not finite.
-MAY_CHANGE = ("name", "run.", "evaluate.", "train.epochs", "train.max_steps", "train.lr", "train.clip")
-
-
-@dataclass
-class Run:
-    """What a training needs; `graphcl.builder` makes it from a config."""
-
-    config: Config
-    data: Data | GraphStore
-    split: list[Split]
-    method: Method
-    loader: Loader
-
-
-@dataclass
-class Place:
-    """How far a run is: optimizer steps and epochs done, and batches done of the epoch under way."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
+from graphcl.runlog import Metrics, Progress, StopSignal, write_environment
+from graphcl.state import Place, Run, check_state, check_weights, open_folder, restore, save
 
 
 class Stopped(KeyboardInterrupt):
@@ -325,124 +285,7 @@ def asked(signal: StopSignal, fabric: Fabric, together: bool) -> bool:
     return bool(count)
 
 
-# --- saving and resuming ----------------------------------------------------------------------------------------------
-
-
-def open_folder(folder: Path, resume: bool, fabric: Fabric) -> dict[str, Any] | None:
-    """Make the run folder ready. Returns the state to go on from, None for a run that starts."""
-    checkpoints = folder / "checkpoints"
-    if resume and not folder.is_dir():
-        raise CheckpointError(f"nothing to resume: there is no folder {folder}; start without --resume")
-    found = list_checkpoints(checkpoints)
-    if found and not resume:
-        raise CheckpointError(
-            f"{folder} holds a run already ({found[-1].name}); go on with --resume, or choose another with run.dir=..."
-        )
-    state = None
-    if found:
-        state = load_checkpoint(checkpoints)[1]
-    elif resume:
-        warnings.warn(f"{folder} has no checkpoint yet; starting from the beginning", stacklevel=3)
-    fabric.barrier()
-    if fabric.is_global_zero:
-        make_folder(checkpoints)
-        remove_leftovers(checkpoints)
-        if state is None:
-            (folder / "metrics.jsonl").unlink(missing_ok=True)
-    fabric.barrier()
-    return state
-
-
-def save(
-    folder: Path, run: Run, place: Place, optimizers: Mapping[str, Optimizer], log: Metrics, fabric: Fabric
-) -> None:
-    """Write a checkpoint, after it is certain that nothing in it is nan."""
-    log.flush()
-    check_weights(run.method, place.step, log)
-    own = {"cpu": torch.get_rng_state()}
-    if fabric.device.type == "cuda":
-        own["cuda"] = torch.cuda.get_rng_state(fabric.device)
-    rng: list[Any] = [own]
-    if fabric.world_size > 1:
-        rng = [None] * fabric.world_size
-        dist.all_gather_object(rng, own)
-    if not fabric.is_global_zero:
-        return
-    state = {
-        "format": FORMAT,
-        "config": run.config.model_dump(mode="json"),
-        "batches": len(run.loader),
-        "place": asdict(place),
-        "method": run.method.state_dict(),
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
-        "scaler": fabric.strategy.precision.state_dict(),
-        "metrics": log.state(),
-        "rng": rng,
-    }
-    log.checkpoint = save_checkpoint(folder / "checkpoints", place.step, state, run.config.run.keep)
-
-
-def check_state(state: Mapping[str, Any], run: Run, world: int, total: int) -> None:
-    """Refuse to go on where the result would be another than that of one run."""
-    if state.get("format") != FORMAT:
-        raise CheckpointError("the checkpoint is of another version of graphcl; start the run anew, without --resume")
-    before, now = flat(state["config"]), flat(run.config.model_dump(mode="json"))
-    changed = [
-        f"{key} was {before.get(key)!r} and is now {now.get(key)!r}"
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
-    ]
-    if changed:
-        raise CheckpointError(
-            f"cannot resume, the config has changed: {'; '.join(changed)}. Put it back, or start another run "
-            "with run.dir=..."
-        )
-    if state["batches"] != len(run.loader):
-        raise CheckpointError(
-            f"cannot resume, the data has changed: {state['batches']} batches an epoch then, {len(run.loader)} now"
-        )
-    if len(state["rng"]) != world:
-        raise CheckpointError(f"cannot resume with {world} processes what ran with {len(state['rng'])}; start as many")
-    if state["place"]["step"] > total:
-        raise CheckpointError(
-            f"the checkpoint is at step {state['place']['step']}, the config ends at step {total}; raise train.epochs"
-        )
-
-
-def restore(
-    state: Mapping[str, Any], method: Method, optimizers: Mapping[str, Optimizer], log: Metrics, fabric: Fabric
-) -> Place:
-    """Put everything back as it was when the checkpoint was written."""
-    fill(method, state["method"], "the checkpoint")
-    for name, optimizer in optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
-    fabric.strategy.precision.load_state_dict(state["scaler"])
-    log.load(state["metrics"])
-    rng = state["rng"][fabric.global_rank]
-    torch.set_rng_state(rng["cpu"])
-    if fabric.device.type == "cuda" and "cuda" in rng:
-        torch.cuda.set_rng_state(rng["cuda"], fabric.device)
-    return Place(**state["place"])
-
-
-def check_weights(method: Method, step: int, log: Metrics) -> None:
-    """A gradient can be nan where the loss was not; the weights are then, before any loss shows it."""
-    parameters = dict(method.named_parameters())
-    finite = torch.stack([parameter.isfinite().all() for parameter in parameters.values()])
-    if not finite.all():
-        name = list(parameters)[int(finite.int().argmin())]
-        raise NonFiniteLoss(
-            f"weight {name} is nan or infinite after step {step}, though the loss was not. {log.last_good()} "
-            "Usual ways out: lower train.lr, set train.clip=1, look for a square root or norm of zero in the loss"
-        )
-
-
-def flat(values: Any, at: str = "") -> dict[str, Any]:
-    """{"train.lr": 0.1, "views.0.1.rate": 0.2} of nested mappings and lists."""
-    if isinstance(values, Mapping | list) and values:
-        pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
-        return {key: value for k, v in pairs for key, value in flat(v, f"{at}.{k}" if at else str(k)).items()}
-    return {at: values}
+# --- after it ---------------------------------------------------------------------------------------------------------
 
 
 def peak_memory(device: torch.device) -> float:

@@ -16,7 +16,7 @@ from graphcl.config import Config
 from graphcl.methods.method import Method
 from graphcl.momentum import FeatureQueue, ema_update
 from graphcl.objectives import queue_infonce
-from graphcl.trainer import Run
+from graphcl.state import Run
 
 
 class Rows:

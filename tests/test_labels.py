@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from graphcl import METHODS, Method, build, fit, load_config, load_data
-from graphcl.trainer import Run
+from graphcl.state import Run
 
 
 class Supervised(Method):

@@ -24,6 +24,7 @@ ORDER = [
     "graphcl.checkpoint",
     "graphcl.evaluate",
     "graphcl.runlog",
+    "graphcl.state",
     "graphcl.trainer",
     "graphcl.builder",
     "graphcl.pictures",

@@ -28,7 +28,8 @@ from graphcl.methods.graphcl import GraphCL
 from graphcl.methods.method import Method
 from graphcl.methods.moco import MoCo
 from graphcl.runlog import NonFiniteLoss
-from graphcl.trainer import Run, Stopped, fit
+from graphcl.state import Run
+from graphcl.trainer import Stopped, fit
 
 
 def store() -> GraphStore:
