@@ -197,11 +197,26 @@ def catalogue(kind: str, name: str | None) -> None:
     if name not in known:
         raise ValueError(f"nothing is called {name!r}{near(name, known) or '; known: ' + ', '.join(known)}")
     out.print(f"{name}: {known[name].__doc__}", highlight=False)
-    table = Table("setting", "default")
-    for key, field in known[name].model_fields.items():
+    table = Table("setting", "default", "allowed")
+    schema = known[name].model_json_schema()
+    schema = schema.get("$defs", {}).get(known[name].__name__, schema)  # one_of refers to itself
+    for key, field in schema["properties"].items():
         if key != "name":
-            table.add_row(key, "required" if field.is_required() else repr(field.default))
+            table.add_row(key, json.dumps(field["default"]) if "default" in field else "required", allowed(field))
     out.print(table)
+
+
+def allowed(field: dict[str, Any]) -> str:
+    """`number, 0 to 1`, of a field's JSON schema."""
+    if "anyOf" in field:
+        return " or ".join(allowed(choice) for choice in field["anyOf"])
+    if "enum" in field:
+        return ", ".join(map(str, field["enum"]))
+    low, above = field.get("minimum"), field.get("exclusiveMinimum")
+    kind = {"array": "list", "null": "none", "object": "mapping"}.get(field.get("type", ""), field.get("type", "view"))
+    least = f"{low:g}" if low is not None else f"above {above:g}" if above is not None else ""
+    most = f" to {field['maximum']:g}" if "maximum" in field else " up" if low is not None else ""
+    return f"{kind}, {least}{most}" if least else kind
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:

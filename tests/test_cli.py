@@ -141,6 +141,9 @@ def test_lists(graphcl):
     assert "bgrl" in graphcl("methods")[1]
     assert "tau" in graphcl("methods", "grace")[1]
     assert "drop_nodes" in graphcl("augmentations")[1]
+    shown = graphcl("augmentations", "perturb_edges")[1]
+    assert "number, 0 to 1" in shown and "true" in shown
+    assert "required" in graphcl("augmentations", "one_of")[1]
     assert "cora" in graphcl("datasets")[1]
     for command in ("pretrain", "evaluate", "embed", "methods", "augmentations", "datasets"):
         code, text = graphcl(command, "--help")
