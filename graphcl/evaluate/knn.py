@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from graphcl.evaluate.scores import Scores, evaluate
 
+PROTOCOL, PLAIN_PROTOCOL = "knn-weighted/clean/1", "knn/clean/1"
+KS: tuple[int, ...] = (1, 5, 10, 20, 50)
 BLOCK = 2**24  # similarities, or votes, that are held at once
 
 
@@ -19,7 +22,7 @@ def knn(
     labels: Tensor,
     split: Any,
     *,
-    k: int | Sequence[int] = (1, 5, 10, 20, 50),
+    k: int | Sequence[int] = KS,
     tau: float = 0.07,
     metric: str = "accuracy",
     seed: int = 0,
@@ -27,7 +30,8 @@ def knn(
     """The k train rows of highest cosine similarity s vote for their class with weight exp(s / tau).
 
     k: one number, or several to choose from on the validation rows; one larger than the train set means all of it.
-    tau in (0, inf).  seed: nothing is drawn here; accepted so that every evaluation is called alike.
+    tau in (0, inf]; at inf every neighbour has one vote (plain k-NN).
+    seed: nothing is drawn here; accepted so that every evaluation is called alike.
     The rest, the errors included, is as in `linear_probe`.
     """
     ks = (k,) if isinstance(k, int) else tuple(k)
@@ -41,7 +45,13 @@ def knn(
     def predict(train: Tensor, y: Tensor, other: Tensor) -> Tensor:
         return _votes(train, y, other, ks, tau)
 
-    return evaluate("k-NN", predict, embeddings, labels, split, metric)
+    protocol = {(KS, 0.07): PROTOCOL, (KS, math.inf): PLAIN_PROTOCOL}.get((ks, tau), "")
+    return evaluate("k-NN", predict, embeddings, labels, split, metric, protocol)
+
+
+def knn_plain(embeddings: Tensor, labels: Tensor, split: Any, *, metric: str = "accuracy", seed: int = 0) -> Scores:
+    """k-NN in which the k nearest train rows have one vote each; otherwise as `knn`."""
+    return knn(embeddings, labels, split, tau=math.inf, metric=metric, seed=seed)
 
 
 def _votes(train: Tensor, y: Tensor, other: Tensor, ks: tuple[int, ...], tau: float) -> Tensor:

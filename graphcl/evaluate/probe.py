@@ -18,6 +18,7 @@ from torch import Tensor
 
 from graphcl.evaluate.scores import Scores, evaluate
 
+PROTOCOL = "linear/clean/1"
 STRENGTHS = tuple(10.0**power for power in range(-6, 4))  # scikit-learn's C, from the strongest regularisation on
 
 
@@ -36,7 +37,7 @@ def linear_probe(embeddings: Tensor, labels: Tensor, split: Any, *, metric: str 
     def predict(train: Tensor, y: Tensor, other: Tensor) -> Tensor:
         return _logistic(train, y, other, seed)
 
-    return evaluate("linear probe", predict, embeddings, labels, split, metric)
+    return evaluate("linear probe", predict, embeddings, labels, split, metric, PROTOCOL)
 
 
 def _logistic(train: Tensor, y: Tensor, other: Tensor, seed: int) -> Tensor:

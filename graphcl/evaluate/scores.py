@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC-AUC"}
+NAMES = METRICS | {"average_precision": "AP", "nmi": "NMI", "ari": "ARI", "r2": "R2", "rmse": "RMSE", "mae": "MAE"}
+PLAIN = ("r2", "rmse", "mae")  # printed as they are; the others in percent
 
 # (train embeddings [n, D], train classes [n] in 0..K-1, other embeddings [m, D]) -> a score for each class under each
 # of S settings, [S, m, K]. It is given no other labels, so it cannot have seen those of the test rows.
@@ -21,12 +23,18 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Scores:
-    """A metric on the test rows of each split (`values`) and on the validation rows that chose a setting (`valid`)."""
+    """A metric on the test rows of each split (`values`) and on the validation rows that chose a setting (`valid`).
+
+    protocol: name/rule/version of the rule that made them, "" for settings that are no named protocol; numbers of two
+    protocols are never compared.  also: further metrics on the test rows, by name, one value a split.
+    """
 
     name: str
     metric: str
     values: tuple[float, ...]
     valid: tuple[float, ...]
+    protocol: str = ""
+    also: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -39,12 +47,69 @@ class Scores:
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
     def __str__(self) -> str:
-        spread = f" ± {100 * self.std:.2f}" if len(self.values) > 1 else ""
+        spread = f" ± {_shown(self.metric, self.std)}" if len(self.values) > 1 else ""
         splits = f"{len(self.values)} split{'s' if len(self.values) > 1 else ''}"
-        return f"{self.name} {METRICS.get(self.metric, self.metric)} {100 * self.mean:.2f}{spread} ({splits})"
+        return f"{self.name} {NAMES.get(self.metric, self.metric)} {_shown(self.metric, self.mean)}{spread} ({splits})"
 
 
-def evaluate(name: str, predict: Predict, embeddings: Any, labels: Any, split: Any, metric: str) -> Scores:
+@dataclass(frozen=True)
+class SeedScores:
+    """Scores of several seeds: the mean of their means, and how far seeds and splits scatter, told apart."""
+
+    name: str
+    metric: str
+    protocol: str
+    mean: float
+    std_seeds: float  # sample standard deviation of the seeds' means; 0 for one seed
+    std_splits: float  # mean over the seeds of the standard deviation over their splits
+    seeds: int
+    splits: int
+
+    def __str__(self) -> str:
+        seeds = f" ± {_shown(self.metric, self.std_seeds)} over {self.seeds} seeds" if self.seeds > 1 else ""
+        splits = f" ± {_shown(self.metric, self.std_splits)} over {self.splits} splits" if self.splits > 1 else ""
+        return f"{self.name} {NAMES.get(self.metric, self.metric)} {_shown(self.metric, self.mean)}{seeds}{splits}"
+
+
+def over_seeds(scores: Sequence[Scores]) -> SeedScores:
+    """Combine the scores of one method under several seeds.
+
+    Raises ValueError if there are none, or if they differ in protocol, metric or number of splits.
+    """
+    if not scores:
+        raise ValueError("no scores given; combine those of at least one seed")
+    for what, found in (
+        ("protocols", {one.protocol for one in scores}),
+        ("names", {one.name for one in scores}),
+        ("metrics", {one.metric for one in scores}),
+        ("numbers of splits", {len(one.values) for one in scores}),
+    ):
+        if len(found) > 1:
+            raise ValueError(
+                f"scores of different {what} cannot be combined: {', '.join(sorted(map(str, found)))}; score all seeds "
+                "alike"
+            )
+    means = [one.mean for one in scores]
+    first = scores[0]
+    return SeedScores(
+        name=first.name,
+        metric=first.metric,
+        protocol=first.protocol,
+        mean=statistics.fmean(means),
+        std_seeds=statistics.stdev(means) if len(means) > 1 else 0.0,
+        std_splits=statistics.fmean(one.std for one in scores),
+        seeds=len(scores),
+        splits=len(first.values),
+    )
+
+
+def _shown(metric: str, value: float) -> str:
+    return f"{value:.3f}" if metric in PLAIN else f"{100 * value:.2f}"
+
+
+def evaluate(
+    name: str, predict: Predict, embeddings: Any, labels: Any, split: Any, metric: str, protocol: str = ""
+) -> Scores:
     """Fit `predict` on the train rows, choose the setting on the validation rows and score it on the test rows.
 
     The chosen model is not refitted on train and validation together.  embeddings: [n, D].  labels: [n] classes
@@ -56,20 +121,25 @@ def evaluate(name: str, predict: Predict, embeddings: Any, labels: Any, split: A
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    x = _finite(embeddings)
-    tasks = _tasks(labels, len(x))
-    splits: Sequence[Any] = [split] if hasattr(split, "train") else list(split)
-    if not splits:
-        raise ValueError("no split given; make one with graphcl.data.splits, such as make_splits(data, 'random')")
+    x = check_embeddings(embeddings)
+    tasks = check_classes(labels, len(x))
     valid, values = [], []
-    for number, one in enumerate(splits):
+    for number, one in enumerate(listed(split)):
         where = f"split {number}"
-        parts = _parts(one, len(x), where)
+        parts = check_split(one, len(x), where)
         _check_labels(labels, tasks, parts, metric, where)
         chosen, test = _one_split(predict, x, tasks, parts, metric, f"{name}, {where}")
         valid.append(chosen)
         values.append(test)
-    return Scores(name, metric, tuple(values), tuple(valid))
+    return Scores(name, metric, tuple(values), tuple(valid), protocol)
+
+
+def listed(split: Any) -> list[Any]:
+    """One split or several, as a list; ValueError if there is none."""
+    splits = [split] if hasattr(split, "train") else list(split)
+    if not splits:
+        raise ValueError("no split given; make one with graphcl.data.splits, such as make_splits(data, 'random')")
+    return splits
 
 
 def _one_split(
@@ -118,8 +188,8 @@ def _measure(metric: str, scores: Tensor, classes: Tensor, y: Tensor) -> Tensor:
     return torch.tensor([roc_auc_score(truth, one[:, 1].numpy()) for one in scores], dtype=torch.float64)
 
 
-def _finite(embeddings: Any) -> Tensor:
-    """Embeddings on the CPU, float32 or float64."""
+def check_embeddings(embeddings: Any) -> Tensor:
+    """Embeddings [n, D] on the CPU, float32 or float64."""
     x = torch.as_tensor(embeddings).detach().cpu()
     if x.dim() != 2 or x.numel() == 0:
         raise ValueError(f"embeddings must be [n, D] with n, D > 0, got {tuple(x.shape)}")
@@ -134,7 +204,7 @@ def _finite(embeddings: Any) -> Tensor:
     return x
 
 
-def _tasks(labels: Any, rows: int) -> Tensor:
+def check_classes(labels: Any, rows: int) -> Tensor:
     """Labels as classes [n, T], -1 where unknown."""
     if labels is None:
         raise ValueError("no labels given; the data has no y, so its embeddings can be written but not scored")
@@ -158,7 +228,7 @@ def _tasks(labels: Any, rows: int) -> Tensor:
     return y.to(torch.int64).clamp(min=-1)
 
 
-def _parts(split: Any, rows: int, where: str) -> dict[str, Tensor]:
+def check_split(split: Any, rows: int, where: str) -> dict[str, Tensor]:
     """The checked row numbers of a split."""
     parts = {}
     for part in ("train", "val", "test"):
