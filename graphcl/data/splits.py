@@ -1,4 +1,4 @@
-"""Splits into training, validation and test rows: public, at random, few labels a class, folds, scaffolds."""
+"""Splits into training, validation and test rows: public, at random, few labels, folds, a rate of labels, scaffolds."""
 
 from __future__ import annotations
 
@@ -111,15 +111,34 @@ def kfold_split(y: Tensor, folds: int, seed: int) -> list[Split]:
     return splits
 
 
+def rate_split(y: Tensor, rate: float, folds: int, seed: int) -> list[Split]:
+    """The folds of `kfold_split`, with a share `rate` of the training rows of each class kept, at least one.
+
+    As semi-supervised GraphCL has it (1 % and 10 % of each training fold), but for the fold that is for validation.
+    y: [N] classes, -1 where unknown.  rate in (0, 1].
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate must be in (0, 1], got {rate!r}; 0.01 and 0.1 are usual")
+    generator = torch.Generator().manual_seed(seed)
+    splits = []
+    for train, val, test in kfold_split(y, folds, seed):
+        order = train[torch.randperm(len(train), generator=generator)]
+        of_class = [order[y[order] == c] for c in y[order].unique()]
+        kept = torch.cat([rows[: max(round(rate * len(rows)), 1)] for rows in of_class])
+        splits.append(Split(kept.sort().values, val, test))
+    return splits
+
+
 def make_splits(
     source: Data | GraphStore,
-    kind: Literal["public", "random", "few", "scaffold", "kfold"],
+    kind: Literal["public", "random", "few", "scaffold", "kfold", "rate"],
     *,
     seed: int = 0,
     repeats: int = 1,
     per_class: int = 20,
+    rate: float = 0.1,
 ) -> list[Split]:
-    """Splits as the config names them; `repeats` draws (random, few) or folds (kfold).
+    """Splits as the config names them; `repeats` draws (random, few) or folds (kfold, rate).
 
     public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part.
     """
@@ -145,7 +164,9 @@ def make_splits(
         return few_split(y, per_class, seed, repeats)
     if kind == "kfold":
         return kfold_split(y, repeats, seed)
-    raise ValueError(f"unknown split {kind!r}; known: public, random, few, scaffold, kfold")
+    if kind == "rate":
+        return rate_split(y, rate, repeats, seed)
+    raise ValueError(f"unknown split {kind!r}; known: public, random, few, scaffold, kfold, rate")
 
 
 def _labelled(y: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Data
 
-from graphcl.data.splits import few_split, kfold_split, make_splits, public_split, random_split
+from graphcl.data.splits import few_split, kfold_split, make_splits, public_split, random_split, rate_split
 from graphcl.data.store import GraphStore
 
 
@@ -114,7 +114,30 @@ def test_fold_mistakes():
         kfold_split(torch.arange(9) % 2, 5, 0)
 
 
-@pytest.mark.parametrize("kind", ["random", "few", "kfold"])
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from([0.01, 0.1, 0.5, 1.0]), st.integers(3, 10), st.integers(0, 5))
+def test_a_rate_keeps_its_share_of_each_class_of_the_training_folds(rate, folds, seed):
+    y = (torch.arange(330) % 11).clamp(max=2)  # classes of 30, 30 and 270
+    y[::40] = -1
+    for split, whole in zip(rate_split(y, rate, folds, seed), kfold_split(y, folds, seed), strict=True):
+        assert disjoint(split) and torch.equal(split.val, whole.val) and torch.equal(split.test, whole.test)
+        assert bool(torch.isin(split.train, whole.train).all())
+        kept, there = torch.bincount(y[split.train], minlength=3), torch.bincount(y[whole.train], minlength=3)
+        assert kept.tolist() == [max(round(rate * count), 1) for count in there.tolist()]
+    assert rate == 1 or not torch.equal(
+        rate_split(y, rate, folds, seed)[0].train, rate_split(y, rate, folds, seed + 1)[0].train
+    )
+
+
+def test_rate_mistakes():
+    for rate in (0.0, 1.5, -1, float("nan")):
+        with pytest.raises(ValueError, match=r"rate must be in \(0, 1\], got .*0\.01 and 0\.1 are usual"):
+            rate_split(torch.arange(60) % 2, rate, 5, 0)
+    with pytest.raises(ValueError, match="needs at least 3 folds"):
+        rate_split(torch.arange(60) % 2, 0.1, 2, 0)
+
+
+@pytest.mark.parametrize("kind", ["random", "few", "kfold", "rate"])
 def test_make_splits_uses_labelled_rows_only(kind):
     y = torch.arange(60) % 3
     y[::5] = -1

@@ -34,7 +34,7 @@ def test_every_edge_goes_to_one_part_and_the_hidden_ones_are_hidden():
 
 def test_pairs_that_are_none():
     data = communities()
-    left, links = hide_edges(data, seed=2)
+    _, links = hide_edges(data, seed=2)
     whole = {tuple(sorted(edge)) for edge in data.edge_index.T.tolist()}
     held_out = pairs(links, "val_none", "test_none")
     assert len(held_out) == len(set(held_out)) == len(links.val) + len(links.test) and not whole & set(held_out)
