@@ -11,7 +11,8 @@ import csv
 import gzip
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,9 @@ from torch import Tensor
 
 from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
+from graphcl.data.store_file import StoreWriter
 
+CHUNK = 10_000  # molecules in memory at a time
 UNKNOWN_ATOM = 118  # atomic numbers 1 to 118 are 0 to 117; 119 is the masked atom
 UNKNOWN_BOND = 5  # 4 is the encoder's self-loop; the benchmark's table ends with 5, which also stands for a masked bond
 _CHIRALITY = {Chem.ChiralType.CHI_TETRAHEDRAL_CW: 1, Chem.ChiralType.CHI_TETRAHEDRAL_CCW: 2}  # others: 0
@@ -41,7 +44,7 @@ class Rejected(NamedTuple):
 
 
 class MoleculeArrays(NamedTuple):
-    """One molecule of n atoms and e / 2 bonds, both directions of each, sorted by source, then target."""
+    """One molecule of n atoms and e / 2 bonds, both directions of each, sorted by target, then source."""
 
     x: NDArray[np.uint8]  # [n, 2] atom type, chirality
     edges: NDArray[np.int32]  # [2, e] source, target
@@ -77,23 +80,69 @@ def molecule_arrays(molecule: Chem.Mol) -> MoleculeArrays:
         bond = molecule.GetBondWithIdx(k)
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         kind = _BOND.get(bond.GetBondType(), UNKNOWN_BOND), _DIRECTION.get(bond.GetBondDir(), 0)
-        rows += [(i, j, *kind), (j, i, *kind)]
+        rows += [(i, j, *kind), (j, i, *kind)]  # target, source
     edges = np.array(sorted(rows), dtype=np.int32).reshape(-1, 4)
-    return MoleculeArrays(np.array(atoms, dtype=np.uint8), edges[:, :2].T, edges[:, 2:].astype(np.uint8))
+    return MoleculeArrays(np.array(atoms, dtype=np.uint8), edges[:, 1::-1].T, edges[:, 2:].astype(np.uint8))
 
 
 def _atom_type(number: int) -> int:
     return number - 1 if 1 <= number <= 118 else UNKNOWN_ATOM
 
 
-def molecules_to_store(
-    smiles: Sequence[str], y: ArrayLike | Tensor | None = None, *, name: str = "molecules"
-) -> tuple[GraphStore, list[Rejected]]:
-    """Store of the molecules in their order, and the rows that are none.
+def molecule_chunks(
+    blocks: Iterable[tuple[Sequence[str], Tensor | None]], rejected: list[Rejected], *, name: str = "molecules"
+) -> Iterator[GraphStore]:
+    """A store for each block of SMILES and their labels ([b] or [b, T]), of those that are molecules.
 
-    y: [B] or [B, T] labels, one row for each SMILES; those of rejected rows are left out. The store has x [N, 2] and
-    edge_attr [E, 2] as uint8, `smiles` as given, and `names`, the row that each molecule had in what was given. Raises
-    ValueError if y does not fit or no row is a molecule.
+    Each has x [N, 2] and edge_attr [E, 2] as uint8, `smiles` as given, and `names`, the row that each molecule had in
+    what was given. Rows that are no molecules go to `rejected`. Raises ValueError at the end if no row is a molecule.
+    """
+    rows = 0
+    for smiles, y in blocks:
+        kept: list[int] = []
+        molecules: list[MoleculeArrays] = []
+        for place, text in enumerate(smiles):
+            try:
+                molecules.append(molecule_arrays(parse_smiles(text)))
+                kept.append(place)
+            except ValueError as error:
+                rejected.append(Rejected(rows + place, str(text), str(error)))
+        if molecules:
+            edges = torch.from_numpy(np.concatenate([m.edges for m in molecules], axis=1))
+            yield GraphStore(
+                x=torch.from_numpy(np.concatenate([m.x for m in molecules])),
+                src=edges[0],
+                dst=edges[1],
+                edge_attr=torch.from_numpy(np.concatenate([m.edge_attr for m in molecules])),
+                y=None if y is None else y[kept],
+                node_ptr=_pointer([len(m.x) for m in molecules]),
+                edge_ptr=_pointer([m.edges.shape[1] for m in molecules]),
+                smiles=[smiles[place] for place in kept],
+                names=[str(rows + place) for place in kept],
+                name=name,
+            )
+        rows += len(smiles)
+    if len(rejected) == rows:
+        first = f"; the first, {rejected[0].smiles!r}: {rejected[0].reason}" if rejected else ""
+        raise ValueError(f"{name}: none of {rows} SMILES is a molecule{first}")
+
+
+def _pointer(counts: list[int]) -> Tensor:
+    return torch.tensor([0, *counts]).cumsum(0)
+
+
+def molecules_to_store(
+    smiles: Sequence[str],
+    y: ArrayLike | Tensor | None = None,
+    *,
+    name: str = "molecules",
+    folder: str | Path | None = None,
+) -> tuple[GraphStore, list[Rejected]]:
+    """Store of the molecules in their order, and the rows that are none; see `molecule_chunks` for what it holds.
+
+    y: [B] or [B, T] labels, one row for each SMILES; those of rejected rows are left out.  folder: a new folder to
+    write the store to chunk by chunk; without one it is made in memory. Raises ValueError if y does not fit or no row
+    is a molecule.
     """
     if isinstance(smiles, str):
         raise ValueError(f"smiles must be a list of strings, got the string {smiles!r}; put it into a list")
@@ -102,63 +151,67 @@ def molecules_to_store(
         raise ValueError(
             f"{name}: labels of shape {tuple(labels.shape)} for {len(smiles)} SMILES; one row each is needed"
         )
-    kept: list[int] = []
-    molecules: list[MoleculeArrays] = []
+    parts = [slice(first, first + CHUNK) for first in range(0, len(smiles), CHUNK)]
+    blocks = ((smiles[part], None if labels is None else labels[part]) for part in parts)
     rejected: list[Rejected] = []
-    for row, text in enumerate(smiles):
-        try:
-            molecules.append(molecule_arrays(parse_smiles(text)))
-            kept.append(row)
-        except ValueError as error:
-            rejected.append(Rejected(row, str(text), str(error)))
-    if not molecules:
-        first = f"; the first, {rejected[0].smiles!r}: {rejected[0].reason}" if rejected else ""
-        raise ValueError(f"{name}: none of {len(smiles)} SMILES is a molecule{first}")
-    edges = torch.from_numpy(np.concatenate([m.edges for m in molecules], axis=1))
-    store = GraphStore(
-        x=torch.from_numpy(np.concatenate([m.x for m in molecules])),
-        src=edges[0].contiguous(),
-        dst=edges[1].contiguous(),
-        edge_attr=torch.from_numpy(np.concatenate([m.edge_attr for m in molecules])),
-        y=None if labels is None else labels[kept],
-        node_ptr=_pointer([len(m.x) for m in molecules]),
-        edge_ptr=_pointer([m.edges.shape[1] for m in molecules]),
-        smiles=[smiles[row] for row in kept],
-        names=[str(row) for row in kept],
-        name=name,
-    )
-    return store, rejected
+    return _collected(molecule_chunks(blocks, rejected, name=name), folder, name), rejected
 
 
-def _pointer(counts: list[int]) -> Tensor:
-    return torch.tensor([0, *counts]).cumsum(0)
+def _collected(chunks: Iterator[GraphStore], folder: str | Path | None, name: str) -> GraphStore:
+    if folder is None:
+        return GraphStore.concat(list(chunks))
+    with StoreWriter(folder, name=name) as writer:
+        for chunk in chunks:
+            writer.append(chunk)
+    return GraphStore.open(folder)
 
 
 def read_molecule_csv(
-    path: str | Path, *, smiles_column: str = "smiles", targets: Sequence[str] = (), name: str | None = None
+    path: str | Path,
+    *,
+    smiles_column: str = "smiles",
+    targets: Sequence[str] = (),
+    name: str | None = None,
+    folder: str | Path | None = None,
 ) -> tuple[GraphStore, list[Rejected]]:
     """Store of the molecules of a CSV file (`.csv` or `.csv.gz`, with a header), and the rows that are none.
 
     y is float [B, T], one column for each of `targets`, NaN where a cell is empty; none without targets. Rows count
-    from 0 after the header. Raises ValueError for a missing column, a ragged row and a label that is no number.
+    from 0 after the header.  folder: a new folder to write the store to, so that files larger than memory can be read.
+    Raises ValueError for a missing column, a ragged row and a label that is no number.
     """
+    rejected: list[Rejected] = []
+    name = name or Path(path).stem
+    chunks = csv_chunks(path, rejected, smiles_column=smiles_column, targets=targets, name=name)
+    return _collected(chunks, folder, name), rejected
+
+
+def csv_chunks(
+    path: str | Path, rejected: list[Rejected], *, smiles_column: str, targets: Sequence[str], name: str
+) -> Iterator[GraphStore]:
+    """The store of `read_molecule_csv` chunk by chunk; rows that are no molecules go to `rejected`."""
     path = Path(path)
     opened = gzip.open if path.suffix == ".gz" else open
-    smiles, labels = [], []
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        yield from molecule_chunks(_blocks(csv.reader(file), path, (smiles_column, *targets)), rejected, name=name)
+
+
+def _blocks(
+    reader: Iterator[list[str]], path: Path, wanted: Sequence[str]
+) -> Iterator[tuple[list[str], Tensor | None]]:
     try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            columns = [_column(name, header) for name in (smiles_column, *targets)]
-            for row, cells in enumerate(reader):
+        header = next(reader, [])
+        columns = [_column(name, header) for name in wanted]
+        numbered = enumerate(reader)
+        while lines := list(islice(numbered, CHUNK)):
+            for row, cells in lines:
                 if len(cells) != len(header):
                     raise ValueError(f"row {row} has {len(cells)} cells, the header {len(header)}")
-                smiles.append(cells[columns[0]].strip())
-                labels.append([_number(cells[c], f"row {row}, column {header[c]!r}") for c in columns[1:]])
+            labels = [[_number(cells[c], f"row {i}, column {header[c]!r}") for c in columns[1:]] for i, cells in lines]
+            smiles = [cells[columns[0]].strip() for _, cells in lines]
+            yield smiles, torch.tensor(labels, dtype=torch.float32) if columns[1:] else None
     except (ValueError, csv.Error, gzip.BadGzipFile, EOFError) as error:
         raise ValueError(f"{path}: {error}") from None
-    y = torch.tensor(labels, dtype=torch.float32).reshape(len(smiles), len(targets)) if targets else None
-    return molecules_to_store(smiles, y, name=name or path.stem)
 
 
 def _column(name: str, header: list[str]) -> int:

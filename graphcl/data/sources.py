@@ -22,7 +22,7 @@ import tempfile
 import urllib.request
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from graphcl.data.catalogue import Entry, find
 from graphcl.data.features import Features, normalize, with_features
 from graphcl.data.files import read_csv_folder, read_graphml, read_graphml_folder, read_npz
 from graphcl.data.store import GraphStore
+from graphcl.data.store_file import VERSION, StoreWriter, open_checked
 from graphcl.data.tu import read_tu
 
 _FOLDERS = {
@@ -80,7 +81,7 @@ def _read_path(path: Path) -> Data | GraphStore:
         return read_graphml(path)
     if path.is_dir():
         if (path / "meta.json").is_file():
-            return GraphStore.open(path).check()
+            return open_checked(path)
         if (path / "edges.csv").is_file():
             return read_csv_folder(path)
         if any(path.glob("*.graphml")):
@@ -89,7 +90,7 @@ def _read_path(path: Path) -> Data | GraphStore:
         if tu:
             prefix = tu[0].name.removesuffix("_graph_indicator.txt")
             texts = sorted(tu[0].parent.glob(f"{prefix}_*.txt"))
-            return _cached(prefix, texts, "tu.py", lambda: read_tu(tu[0].parent, prefix))
+            return _cached(prefix, texts, "tu.py", lambda: [read_tu(tu[0].parent, prefix)])
     raise ValueError(
         f"{path}: no data that is known here; give a folder of .graphml files, a folder with edges.csv, a folder of TU "
         "text files, a saved GraphStore, or an .npz or .graphml file"
@@ -109,9 +110,9 @@ def _read_named(entry: Entry) -> Data | GraphStore:
         path = raw / _raw_names(entry)[0]
         return _cached(entry.name, [path], "molecules.py", lambda: _molecules(entry, path))
     if entry.kind == "tu" and raw.is_file():
-        return _cached(entry.name, [raw], "tu.py", lambda: _packed_tu(raw, entry.canonical))
+        return _cached(entry.name, [raw], "tu.py", lambda: [_packed_tu(raw, entry.canonical)])
     if entry.kind == "tu":
-        return _cached(entry.name, sorted(raw.glob("*.txt")), "tu.py", lambda: read_tu(raw, entry.canonical))
+        return _cached(entry.name, sorted(raw.glob("*.txt")), "tu.py", lambda: [read_tu(raw, entry.canonical)])
     try:
         return _one_graph(entry, raw)
     except Exception as error:  # PyG's readers raise whatever a damaged file makes them raise
@@ -162,8 +163,8 @@ def _bundled_imdb() -> GraphStore:
     z = _arrays("imdb-binary.npz")
     node_ptr = np.concatenate([[0], z["num_nodes"].cumsum(dtype=np.int64)])
     graph = np.repeat(np.arange(len(z["y"])), z["num_edges"])
-    both = np.stack([np.concatenate([graph, graph]), np.r_[z["src"], z["dst"]], np.r_[z["dst"], z["src"]]])
-    graph, src, dst = both[:, np.lexsort(both[::-1])]
+    both = np.stack([np.concatenate([graph, graph]), np.r_[z["dst"], z["src"]], np.r_[z["src"], z["dst"]]])
+    graph, dst, src = both[:, np.lexsort(both[::-1])]
     return GraphStore(
         torch.zeros(int(node_ptr[-1]), 0),
         torch.from_numpy(src),
@@ -333,15 +334,21 @@ def _wikics(path: Path) -> Data:
     return data
 
 
-def _molecules(entry: Entry, path: Path) -> GraphStore:
-    """y: [B] classes (int64) or values (float) for one task, [B, T] float for several, NaN where not measured."""
-    from graphcl.data.molecules import read_molecule_csv  # rdkit
+def _molecules(entry: Entry, path: Path) -> Iterator[GraphStore]:
+    """In chunks. y: [B] classes (int64) or values (float) for one task, [B, T] float for several, NaN: not measured."""
+    from graphcl.data.molecules import Rejected, csv_chunks  # rdkit
 
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file))
     _, _, _, smiles, targets = MoleculeNet.names[entry.name]
     columns = header[targets] if isinstance(targets, slice) else [header[targets]]
-    store, rejected = read_molecule_csv(path, smiles_column=header[smiles], targets=columns, name=entry.name)
+    rejected: list[Rejected] = []
+    for chunk in csv_chunks(path, rejected, smiles_column=header[smiles], targets=columns, name=entry.name):
+        y = chunk.y
+        if y is not None and entry.tasks == 1:
+            y = y[:, 0]
+            y = y.nan_to_num(nan=-1).long() if entry.classes else y
+        yield chunk._like(y=y)
     if rejected:
         one = rejected[0]
         warnings.warn(
@@ -349,39 +356,36 @@ def _molecules(entry: Entry, path: Path) -> GraphStore:
             f"the first is row {one.row}, {one.smiles!r}: {one.reason}",
             stacklevel=2,
         )
-    y = store.y
-    if y is not None and entry.tasks == 1:
-        y = y[:, 0]
-        y = y.nan_to_num(nan=-1).long() if entry.classes else y
-    return store._like(y=y)
 
 
 # --- cache ------------------------------------------------------------------------------------------------------------
 
 
-def _cached(name: str, raw: Sequence[Path], reader: str, build: Callable[[], GraphStore]) -> GraphStore:
-    """The store from the cache, or built and put there.
+def _cached(name: str, raw: Sequence[Path], reader: str, build: Callable[[], Iterable[GraphStore]]) -> GraphStore:
+    """The store from the cache, or built there chunk by chunk.
 
-    Raw files of another size or time, or another reader, make another store.
+    Raw files of another size or time, another reader or version of the files make another store.
     """
-    state = hashlib.sha256((Path(__file__).parent / reader).read_bytes())
+    state = hashlib.sha256((Path(__file__).parent / reader).read_bytes() + bytes([VERSION]))
     for path in raw:
         status = path.stat()
         state.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     folder = cache_folder() / "stores" / f"{name}-{state.hexdigest()[:16]}"
     if folder.is_dir():
         try:
-            return GraphStore.open(folder)
+            return open_checked(folder)
         except ValueError as error:
             warnings.warn(f"the cache is damaged and is made again: {error}", stacklevel=3)
             shutil.rmtree(folder, ignore_errors=True)
-    store = build()
     try:
-        store.save(folder)
+        with StoreWriter(folder, name=name) as writer:
+            for chunk in build():
+                writer.append(chunk)
     except OSError as error:
         if not folder.is_dir():  # else another process was quicker
             warnings.warn(
                 f"{name} is not kept for next time, {folder.parent} cannot be written: {error}; set GRAPHCL_CACHE",
                 stacklevel=3,
             )
-    return store
+            return GraphStore.concat(list(build()))
+    return GraphStore.open(folder)

@@ -15,7 +15,7 @@ def read_tu(folder: Path, prefix: str) -> GraphStore:
     """Store of the files `<prefix>_A.txt`, `_graph_indicator`, `_graph_labels`, `_node_labels`, ... in `folder`.
 
     As PyG's TUDataset gives them: x is the one-hot node labels (the node attributes where there are no labels), the
-    same for edge_attr; self loops are dropped, edges sorted and repeated ones merged (their attributes added up);
+    same for edge_attr; self loops are dropped and repeated edges merged (their attributes added up);
     classes are numbered 0, 1, ... in the order of the labels.  Raises ValueError naming file, line and value.
     """
     parts = {path.stem[len(prefix) + 1 :]: path for path in sorted(folder.glob(f"{prefix}_*.txt"))}
@@ -29,7 +29,7 @@ def read_tu(folder: Path, prefix: str) -> GraphStore:
     counts = np.bincount(graph_of_node)
     node_ptr = np.concatenate([[0], counts.cumsum()])
     src, dst, edge_attr = _edges(parts, graph_of_node)
-    edge_ptr = np.searchsorted(src, node_ptr)  # src is sorted, and so are the graphs
+    edge_ptr = np.searchsorted(dst, node_ptr)  # dst is sorted, and so are the graphs
     first_node = np.repeat(node_ptr[:-1].astype(np.int32), np.diff(edge_ptr))
     src -= first_node
     dst -= first_node
@@ -55,7 +55,7 @@ def _numbers(path: Path, dtype: type) -> np.ndarray:
 
 
 def _edges(parts: dict[str, Path], graph_of_node: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
-    """Source and target [E], numbered from 0 over the whole data set, and the edges' features."""
+    """Source and target [E], numbered from 0 over the whole data set, sorted as in a store; the edges' features."""
     path = parts["A"]
     ends = _numbers(path, np.int32).reshape(-1, 2) if path.stat().st_size else np.zeros((0, 2), np.int32)
     ends -= 1
@@ -73,7 +73,7 @@ def _edges(parts: dict[str, Path], graph_of_node: np.ndarray) -> tuple[np.ndarra
     del across
     attr = _features(parts, "edge", len(ends))
     kept = ends[:, 0] != ends[:, 1]
-    key = ends[kept, 0].astype(np.int64) * nodes + ends[kept, 1]
+    key = ends[kept, 1].astype(np.int64) * nodes + ends[kept, 0]
     del ends
     if attr is None:
         key.sort()  # in place: COLLAB has 25 million edges
@@ -82,7 +82,7 @@ def _edges(parts: dict[str, Path], graph_of_node: np.ndarray) -> tuple[np.ndarra
         key, owner = np.unique(key, return_inverse=True)
         summed = torch.zeros(len(key), attr.shape[1])
         attr = summed.index_add_(0, torch.from_numpy(owner), attr[torch.from_numpy(kept)])
-    return (key // nodes).astype(np.int32), (key % nodes).astype(np.int32), attr
+    return (key % nodes).astype(np.int32), (key // nodes).astype(np.int32), attr
 
 
 def _features(parts: dict[str, Path], what: str, rows: int) -> Tensor | None:

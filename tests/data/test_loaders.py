@@ -1,3 +1,6 @@
+import threading
+import time
+
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -152,6 +155,104 @@ def test_one_graph_without_features_or_labels():
 def test_mistakes(source, options, message):
     with pytest.raises(ValueError, match=message):
         Loader(source, **options)
+
+
+def test_one_graph_has_its_edges_sorted_with_all_that_belongs_to_them():
+    nodes, edges = 7, 7  # as many of one as of the other
+    data = Data(x=torch.randn(nodes, 2), edge_index=torch.randint(nodes, (2, edges)), edge_attr=torch.randn(edges, 3))
+    data.edge_weight, data.edge_kind, data.train_mask = torch.rand(edges), torch.arange(edges), torch.rand(nodes) < 0.5
+    data.edge_index[:, 3] = data.edge_index[:, 5]  # equal ones keep their order
+    before = data.clone()
+    out = next(iter(Loader(data)))
+    pairs = [(dst, src) for src, dst in data.edge_index.t().tolist()]
+    order = torch.tensor(sorted(range(edges), key=lambda i: pairs[i]))
+    assert torch.equal(out.edge_index, data.edge_index[:, order]) and torch.equal(out.edge_kind, order)
+    assert torch.equal(out.edge_attr, data.edge_attr[order]) and torch.equal(out.edge_weight, data.edge_weight[order])
+    assert torch.equal(out.x, data.x) and torch.equal(out.train_mask, data.train_mask)
+    assert all(torch.equal(data[key], before[key]) for key in before.keys())  # noqa: SIM118
+
+
+def test_one_graph_without_any_edges_attribute():
+    assert next(iter(Loader(Data(x=torch.ones(2, 1))))).edge_index is None
+
+
+# --- a thread gathers one batch ahead (private: what a CUDA device that is too small for the store switches on) -------
+
+
+def ahead(store: GraphStore, size: int, **options) -> Loader:
+    loader = Loader(store, size, **options)
+    assert not loader._ahead  # never on the CPU
+    loader._ahead = True
+    return loader
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "graphcl-gather"]
+
+
+def test_batches_made_ahead_are_the_same():
+    store = store_of(20)
+    plain, threaded = Loader(store, 6, seed=1), ahead(store, 6, seed=1)
+    for ours, theirs in ((threaded.epoch(3, 1), plain.epoch(3, 1)), (threaded.in_order(), plain.in_order())):
+        for a, b in zip(ours, theirs, strict=True):
+            assert all(torch.equal(a[key], b[key]) for key in b.keys())  # noqa: SIM118
+    assert threads() == []
+
+
+def test_no_more_than_one_batch_is_made_ahead(monkeypatch):
+    made, loader = [], ahead(store_of(20), 2)
+    gather = loader._pinned
+    monkeypatch.setattr(loader, "_pinned", lambda index: made.append(1) or gather(index))
+    batches = loader.epoch(0)
+    for used in range(1, 6):
+        next(batches)
+        deadline = time.monotonic() + 5
+        while len(made) < used + 1 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.01)
+        assert len(made) == used + 1
+    batches.close()
+
+
+def test_leaving_an_epoch_early_ends_the_thread():
+    for batch in (batches := ahead(store_of(20), 2).epoch(0)):
+        assert batch.num_graphs == 2 and threads() == ["graphcl-gather"]
+        break
+    batches.close()
+    assert threads() == []
+    batches = ahead(store_of(20), 2).epoch(0)
+    next(batches)
+    del batches
+    assert threads() == []
+    ahead(store_of(20), 2).epoch(0).close()  # never begun
+    assert threads() == []
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_in_the_loop(monkeypatch):
+    loader = ahead(store_of(20), 2, shuffle=False)
+    gather = loader._pinned
+
+    def failing(index):
+        if 4 in index:
+            raise OSError("the disk is gone")
+        return gather(index)
+
+    monkeypatch.setattr(loader, "_pinned", failing)
+    seen = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for batch in loader.epoch(0):
+            seen += batch.graph_id.tolist()
+    assert seen == [0, 1, 2, 3] and threads() == []
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_a_store_that_does_not_fit_is_gathered_ahead(monkeypatch):
+    monkeypatch.setattr("graphcl.data.loaders._fits", lambda *_: False)
+    loader = Loader(store_of(20), 6, device="cuda")
+    assert loader._ahead and loader.source.device.type == "cpu" and loader._pinned(torch.tensor([1])).x.is_pinned()
+    for a, b in zip(loader.epoch(1), Loader(store_of(20), 6).epoch(1), strict=True):
+        assert all(a[key].is_cuda and torch.equal(a[key].cpu(), b[key]) for key in b.keys())  # noqa: SIM118
 
 
 @pytest.mark.cuda

@@ -12,6 +12,7 @@ import torch
 from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
+from graphcl.data import molecules
 from graphcl.data.molecules import (
     UNKNOWN_ATOM,
     UNKNOWN_BOND,
@@ -69,7 +70,7 @@ def test_features_are_those_of_rdkit_atom_by_atom(smiles):
             value
         )
     found = [tuple(pair) for pair in data.edge_index.T.tolist()]
-    assert found == sorted(edges)  # both directions, by source and then target
+    assert found == sorted(edges, key=lambda pair: pair[::-1])  # both directions, by target and then source
     assert [edges[pair] for pair in found] == data.edge_attr.tolist()
 
 
@@ -272,6 +273,32 @@ def test_mistakes_in_a_split_are_named():
         ValueError, match="train gets none of 3 molecules, as they have only 1 scaffolds; split at random"
     ):
         scaffold_split(["CCO", "CCC", "CCN"])
+
+
+def test_chunks_on_the_disk_are_the_store_in_memory(tmp_path, monkeypatch):
+    smiles = [text for i, molecule in enumerate(MANY) for text in (molecule, "none!" if i % 2 else "")]
+    y = torch.arange(len(smiles)).float()
+    whole, rejected = molecules_to_store(smiles, y)
+    monkeypatch.setattr(molecules, "CHUNK", 7)
+    for folder in (None, tmp_path / "s"):
+        store, again = molecules_to_store(smiles, y, folder=folder)
+        assert again == rejected and len(rejected) == len(MANY) and store.smiles == whole.smiles and store.names == whole.names
+        a, b = store.batch(torch.arange(len(MANY))), whole.batch(torch.arange(len(MANY)))
+        assert all(torch.equal(a[key], b[key]) for key in b.keys())  # noqa: SIM118
+    assert store.verify().folder == tmp_path / "s"
+    check_split(store.smiles, scaffold_split(store.smiles))
+    lines = ["smiles,y", *(f"{text},{i}" for i, text in enumerate(smiles))]
+    for folder in (None, tmp_path / "csv"):
+        store, again = read_molecule_csv(write(tmp_path, "\n".join(lines)), targets=["y"], folder=folder)
+        assert again == rejected and store.smiles == whole.smiles and torch.equal(store.y[:, 0], whole.y)
+
+
+def test_a_mistake_late_in_a_file_leaves_no_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(molecules, "CHUNK", 2)
+    path = write(tmp_path, "smiles,y\nCC,1\nCC,1\nCC,1\nCC,x\n")
+    with pytest.raises(ValueError, match=r"assay\.csv: row 3, column 'y': label 'x' is not a number"):
+        read_molecule_csv(path, targets=["y"], folder=tmp_path / "s")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_names_are_the_rows_that_the_molecules_came_from():

@@ -37,6 +37,12 @@ def no_network_and_an_own_cache(monkeypatch, tmp_path):
 
 
 def equal(ours: Data, theirs: Data) -> None:
+    """The edges of many graphs are sorted by target, those of one graph and of PyG's are not."""
+    theirs = theirs.clone()
+    order = (theirs.edge_index[1] * theirs.num_nodes + theirs.edge_index[0]).argsort(stable=True)
+    if not torch.equal(ours.edge_index, theirs.edge_index):
+        for key in theirs.edge_attrs():
+            theirs[key] = theirs[key].index_select(theirs.__cat_dim__(key, theirs[key]), order)
     for key in theirs.keys():  # noqa: SIM118
         if key == "num_nodes":
             assert ours.num_nodes == theirs.num_nodes
@@ -301,10 +307,32 @@ def test_a_damaged_cache_is_made_again(tmp_path):
 def test_a_killed_build_leaves_no_store(tmp_path, monkeypatch):
     folder = write_tu(tmp_path / "X", "X")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("graphcl.data.store.os.rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("graphcl.data.store_file.os.rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         load_data(folder)
     assert list((tmp_path / "cache" / "stores").iterdir()) == []
     assert len(load_data(folder)) == 3
+
+
+def test_a_flipped_bit_in_the_cache_is_found(tmp_path):
+    folder = write_tu(tmp_path / "X", "X")
+    before = list(load_data(folder))  # copies: the store itself is that file
+    (store,) = (tmp_path / "cache" / "stores").iterdir()
+    content = bytearray((store / "x.npy").read_bytes())
+    content[-1] ^= 1
+    (store / "x.npy").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"made again: .*x\.npy: the checksum is not that of meta\.json"):
+        again = load_data(folder)
+    assert all(torch.equal(a.x, b.x) for a, b in zip(again, before, strict=True))
+
+
+def test_a_cache_that_fills_the_disk(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("graphcl.data.store_file._Column.append", full)
+    with pytest.warns(UserWarning, match="is not kept for next time.*No space left"):
+        assert len(load_data(write_tu(tmp_path / "X", "X"))) == 3
+    assert list((tmp_path / "cache" / "stores").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
@@ -555,6 +583,9 @@ def test_a_saved_store_is_a_source(tmp_path):
     store = from_networkx([drawn(4, 1)])
     store.save(tmp_path / "s")
     equal(load_data(tmp_path / "s")[0], store[0])
+    (tmp_path / "s" / "src.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"src\.npy: truncated"):
+        load_data(tmp_path / "s")
 
 
 def test_paths_with_nothing_in_them(tmp_path):

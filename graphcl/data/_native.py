@@ -1,0 +1,103 @@
+"""Kernels that gather a batch on the CPU, compiled by numba at first use; without numba torch does the same."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from graphcl.data.store import GraphStore
+
+
+@cache
+def native() -> SimpleNamespace | None:
+    """The compiled kernels; None without numba."""
+    try:
+        from numba import njit
+    except ImportError:
+        return None
+    compiled = njit(cache=True, nogil=True)
+    return SimpleNamespace(**{kernel.__name__: compiled(kernel) for kernel in (places, widen, edges, number)})
+
+
+def gather(
+    kernels: SimpleNamespace,
+    store: GraphStore,
+    rows: NDArray[np.int64],
+    first_row: NDArray[np.int64],
+    node_slices: NDArray[np.int64],
+    first_edge: NDArray[np.int64],
+    edge_slices: NDArray[np.int64],
+) -> dict[str, Tensor]:
+    """The tensors of the batch of the graphs `rows` [b], which begin at first_row and first_edge [b] in the store."""
+
+    def widened(values: Tensor, start: NDArray[np.int64], slices: NDArray[np.int64]) -> Tensor:
+        dtype = values.dtype if values.is_floating_point() else torch.int64
+        out = torch.empty(int(slices[-1]), values.shape[1], dtype=dtype)
+        kernels.widen(values.numpy().reshape(-1), start, slices, values.shape[1], out.numpy().reshape(-1))
+        return out
+
+    n_id = torch.empty(int(node_slices[-1]), dtype=torch.int64)
+    graph_of_node = torch.empty_like(n_id)
+    kernels.number(first_row, node_slices, graph_of_node.numpy(), n_id.numpy())
+    edge_index = torch.empty(2, int(edge_slices[-1]), dtype=torch.int64)
+    kernels.edges(store.src.numpy(), store.dst.numpy(), first_edge, edge_slices, node_slices, edge_index.numpy())
+    values = {"x": widened(store.x, first_row, node_slices), "edge_index": edge_index}
+    if store.edge_attr is not None:
+        values["edge_attr"] = widened(store.edge_attr, first_edge, edge_slices)
+    index = torch.from_numpy(rows)
+    if store.y is not None:
+        values["y"] = store.y.index_select(0, index)
+    return values | {"graph_id": index, "n_id": n_id, "batch": graph_of_node, "ptr": torch.from_numpy(node_slices)}
+
+
+# Places are unsigned: numba asks of every signed index whether it counts from the end, and then nothing is vectorized.
+
+
+def places(pointer, index, start, slices):
+    """First rows [b] of the graphs `index` [b], their slices [b + 1] in the batch; False if the pointer is broken."""
+    rows, total = pointer[len(pointer) - 1], 0
+    for g in range(len(index)):
+        first, end = pointer[index[g]], pointer[index[g] + 1]
+        if first < 0 or end < first or end > rows:
+            return False
+        start[g] = first
+        slices[g] = total
+        total += end - first
+    slices[len(index)] = total
+    return True
+
+
+def widen(values, start, slices, width, out):
+    """Rows of `width` numbers, flat, into `out` [n * width], whose type may be wider."""
+    for g in range(len(start)):
+        a, o = np.uintp(start[g] * width), np.uintp(slices[g] * width)
+        for k in range(np.uintp((slices[g + 1] - slices[g]) * width)):
+            out[o + k] = values[a + k]
+
+
+def edges(src, dst, start, slices, first_node, out):
+    """Both ends of the edges into `out` [2, e], numbered over the batch."""
+    sources, targets = out[0], out[1]
+    for g in range(len(start)):
+        a, o, count = np.uintp(start[g]), np.uintp(slices[g]), np.uintp(slices[g + 1] - slices[g])
+        shift = first_node[g]
+        for k in range(count):
+            sources[o + k] = src[a + k] + shift
+        for k in range(count):
+            targets[o + k] = dst[a + k] + shift
+
+
+def number(start, slices, owner, n_id):
+    """For each row its graph's place in the batch, and its row in the store; both [n]."""
+    for g in range(len(start)):
+        first, o = start[g], np.uintp(slices[g])
+        for k in range(np.uintp(slices[g + 1] - slices[g])):
+            owner[o + k] = g
+            n_id[o + k] = first + np.intp(k)
