@@ -34,7 +34,7 @@ class Scores:
     values: tuple[float, ...]
     valid: tuple[float, ...]
     protocol: str = ""
-    also: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    also: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def mean(self) -> float:
@@ -127,7 +127,7 @@ def evaluate(
     for number, one in enumerate(listed(split)):
         where = f"split {number}"
         parts = check_split(one, len(x), where)
-        _check_labels(labels, tasks, parts, metric, where)
+        check_labels(labels, tasks, parts, metric, where)
         chosen, test = _one_split(predict, x, tasks, parts, metric, f"{name}, {where}")
         valid.append(chosen)
         values.append(test)
@@ -146,39 +146,59 @@ def _one_split(
     predict: Predict, x: Tensor, tasks: Tensor, parts: dict[str, Tensor], metric: str, where: str
 ) -> tuple[float, float]:
     """Validation and test score of the setting that is best on validation; of equals the first."""
-    valid, tests, left_out = [], [], []
-    for task, y in enumerate(tasks.unbind(1)):
-        train, val, test = (rows[y[rows] >= 0] for rows in parts.values())
+    valid, tests = [], []
+    for task, (train, val, test) in usable_tasks(tasks, parts, metric, where).items():
+        y = tasks[:, task]
         classes = y[train].unique()
-        if len(classes) < 2 or len(y[test].unique()) < (2 if metric == "roc_auc" else 1):
-            left_out.append(task)
-            continue
         other = torch.cat([val, test])
         scores = predict(x[train], torch.searchsorted(classes, y[train]), x[other])  # [S, v + t, K]
-        valid.append(_measure(metric, scores[:, : len(val)], classes, y[val]))
+        valid.append(measure(metric, scores[:, : len(val)], classes, y[val]))
         tests.append((scores[:, len(val) :], classes, y[test]))
-    if left_out and tests:
-        warnings.warn(
-            f"{where}: tasks {', '.join(map(str, left_out))} of {tasks.shape[1]} are left out of the mean: "
-            "only one class in train or test",
-            stacklevel=4,
-        )
-    if not tests:
+    over_tasks = mean_on_val(valid, metric, where)  # [S]
+    best = int(over_tasks.argmax())
+    test_scores = [measure(metric, scores[best : best + 1], classes, y) for scores, classes, y in tests]
+    return float(over_tasks[best]), float(torch.cat(test_scores).mean())
+
+
+def usable_tasks(
+    tasks: Tensor, parts: dict[str, Tensor], metric: str, where: str
+) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
+    """The tasks that train can teach and test can score, each with its labelled rows of train, val and test.
+
+    tasks: [n, T], -1 where unknown.  A warning names the others; ValueError if there is no other.
+    """
+    usable, left_out = {}, []
+    for task, y in enumerate(tasks.unbind(1)):
+        train, val, test = (rows[y[rows] >= 0] for rows in parts.values())
+        if len(y[train].unique()) < 2 or len(y[test].unique()) < (2 if metric == "roc_auc" else 1):
+            left_out.append(task)
+        else:
+            usable[task] = (train, val, test)
+    if not usable:
         raise ValueError(
             f"{where}: no task has both classes in train and test; use another split or seed, or more rows"
         )
-    over_tasks = torch.stack(valid).nanmean(0)  # [S]; a task that validation cannot score has no say
+    if left_out:
+        warnings.warn(
+            f"{where}: tasks {', '.join(map(str, left_out))} of {tasks.shape[1]} are left out of the mean: "
+            "only one class in train or test",
+            stacklevel=5,
+        )
+    return usable
+
+
+def mean_on_val(values: list[Tensor], metric: str, where: str) -> Tensor:
+    """Mean [S] over the tasks' validation scores, each [S]; a task that validation cannot score (NaN) has no say."""
+    over_tasks = torch.stack(values).nanmean(0)
     if over_tasks.isnan().all():
         raise ValueError(
             f"{where}: the validation rows are all of one class, so {metric} cannot choose the setting; "
             "use metric='accuracy' or another split"
         )
-    best = int(over_tasks.argmax())
-    test_scores = [_measure(metric, scores[best : best + 1], classes, y) for scores, classes, y in tests]
-    return float(over_tasks[best]), float(torch.cat(test_scores).mean())
+    return over_tasks
 
 
-def _measure(metric: str, scores: Tensor, classes: Tensor, y: Tensor) -> Tensor:
+def measure(metric: str, scores: Tensor, classes: Tensor, y: Tensor) -> Tensor:
     """[S] of scores [S, m, K] for the true classes y [m]; NaN where the metric is not defined."""
     if metric == "accuracy":
         return (classes[scores.argmax(-1)] == y).double().mean(-1)
@@ -257,7 +277,7 @@ def check_split(split: Any, rows: int, where: str) -> dict[str, Tensor]:
     return parts
 
 
-def _check_labels(labels: Any, tasks: Tensor, parts: dict[str, Tensor], metric: str, where: str) -> None:
+def check_labels(labels: Any, tasks: Tensor, parts: dict[str, Tensor], metric: str, where: str) -> None:
     """One task has to be whole: no label missing, two classes at least. Of several tasks some may be left out."""
     if tasks.shape[1] > 1:
         return

@@ -1,0 +1,236 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch_geometric.data import Data
+
+from graphcl.data.splits import Split
+from graphcl.data.store import GraphStore
+from graphcl.encoders import GCN, GIN, Readout
+from graphcl.evaluate.finetune import STATEMENTS, _Task, finetune
+
+FAST = {"epochs": 6, "lr": 0.02, "batch_size": 16}
+
+
+def ring(n: int) -> torch.Tensor:
+    i = torch.arange(n)
+    return torch.stack([torch.cat([i, (i + 1) % n]), torch.cat([(i + 1) % n, i])])
+
+
+def graphs(y: torch.Tensor, noise: float = 0.5) -> GraphStore:
+    """Rings whose features stand around their class; y: [B] or [B, T]."""
+    of = y if y.dim() == 1 else y[:, 0].nan_to_num(0).long()
+    made = []
+    for b in range(len(y)):
+        x = torch.eye(3)[of[b]].expand(4 + b % 3, 3) + noise * torch.randn(4 + b % 3, 3)
+        made.append(Data(x=x, edge_index=ring(len(x)), y=y[b : b + 1]))
+    return GraphStore.from_graphs(made, name="rings")
+
+
+def nodes(n: int = 90, noise: float = 0.5) -> Data:
+    y = torch.arange(n) // (n // 3)
+    return Data(x=torch.eye(3)[y] + noise * torch.randn(n, 3), edge_index=ring(n), y=y)
+
+
+def thirds(n: int, seed: int = 0) -> Split:
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return Split(order[: n // 3], order[n // 3 : 2 * n // 3], order[2 * n // 3 :])
+
+
+def either(kind: str, noise: float = 0.5):
+    """(encoder, readout, source, rows) for nodes or graphs."""
+    if kind == "nodes":
+        return GCN(3, 8, dropout=0.2), None, nodes(noise=noise), 90
+    return GIN(3, 8, layers=2, dropout=0.2), Readout("mean"), graphs(torch.arange(90) % 3, noise), 90
+
+
+both = pytest.mark.parametrize("kind", ["nodes", "graphs"])
+
+
+@both
+def test_classes_are_learned_and_the_encoder_stays_as_it_is(kind):
+    encoder, readout, source, n = either(kind, noise=0.3)
+    before = copy.deepcopy(encoder.state_dict())
+    state = torch.get_rng_state()
+    found = finetune(encoder, readout, source, [thirds(n), thirds(n, 1)], **FAST | {"epochs": 40})
+    assert found.last.mean > 0.9 and found.clean.mean > 0.9
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    assert encoder.training and torch.equal(state, torch.get_rng_state())
+    assert len(found.last.values) == len(found.clean.valid) == 2
+    assert [one.protocol for one in found] == list(STATEMENTS)
+
+
+@both
+def test_the_encoder_itself_is_trained(kind):
+    """On top of an encoder that is frozen at nothing a head finds nothing."""
+    encoder, readout, source, n = either(kind, noise=0.1)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.mul_(1e-3)
+    assert finetune(encoder, readout, source, thirds(n), **FAST | {"epochs": 80}).last.mean > 0.9
+
+
+@both
+def test_the_three_rules_choose_as_they_say(kind):
+    encoder, readout, source, n = either(kind, noise=1.5)
+    splits = [thirds(n, seed) for seed in range(3)]
+    # A run of e epochs is the start of a longer one, so its last scores are the curve at e.
+    curve = [finetune(encoder, readout, source, splits, **FAST | {"epochs": e}).last for e in range(1, 7)]
+    found = finetune(encoder, readout, source, splits, **FAST)
+    assert found.last == curve[-1]
+    for i in range(3):
+        best = max(curve, key=lambda scores: scores.valid[i])  # of equals the first
+        assert (found.clean.valid[i], found.clean.values[i]) == (best.valid[i], best.values[i])
+    assert found.paper.values == max(curve, key=lambda scores: scores.mean).values
+    assert found.paper.valid == ()
+
+
+@both
+def test_the_seed_decides(kind):
+    encoder, readout, source, n = either(kind, noise=1.5)
+    assert finetune(encoder, readout, source, thirds(n), **FAST) == finetune(
+        encoder, readout, source, thirds(n), **FAST
+    )
+    last = {finetune(encoder, readout, source, thirds(n), seed=seed, **FAST).last for seed in range(4)}
+    assert len({scores.values + scores.valid for scores in last}) > 1
+
+
+# --- no label leaks ---------------------------------------------------------------------------------------------------
+
+
+@both
+def test_test_labels_choose_nothing_but_the_papers_epoch(kind):
+    """Over all classes c, the shares of test rows that are called c sum to 1 if and only if no prediction changes."""
+    encoder, readout, source, n = either(kind, noise=1.5)
+    split = thirds(n)
+    honest = finetune(encoder, readout, source, split, **FAST)
+    shares = []
+    for c in range(3):
+        poisoned = source._like(y=source.y.clone()) if kind == "graphs" else source.clone()
+        poisoned.y[split.test] = c
+        found = finetune(encoder, readout, poisoned, split, **FAST)
+        assert found.last.valid == honest.last.valid and found.clean.valid == honest.clean.valid
+        shares.append((found.last.mean, found.clean.mean))
+    assert torch.tensor(shares).sum(0).tolist() == pytest.approx([1, 1])
+
+
+@both
+def test_validation_labels_teach_nothing(kind):
+    encoder, readout, source, n = either(kind, noise=1.5)
+    split = thirds(n)
+    honest = finetune(encoder, readout, source, split, **FAST)
+    poisoned = source._like(y=source.y.clone()) if kind == "graphs" else source.clone()
+    poisoned.y[split.val] = 2 - poisoned.y[split.val]
+    found = finetune(encoder, readout, poisoned, split, **FAST)
+    assert found.last.values == honest.last.values and found.paper == honest.paper
+
+
+@both
+def test_the_encoder_is_shown_no_label(kind):
+    encoder, readout, source, n = either(kind)
+    seen = []
+    encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].y))
+    finetune(encoder, readout, source, thirds(n), **FAST | {"epochs": 1})
+    assert seen and all(y is None for y in seen)
+
+
+# --- several tasks ----------------------------------------------------------------------------------------------------
+
+
+def several(n: int = 90) -> tuple[GraphStore, torch.Tensor]:
+    y = (torch.rand(n, 3) < 0.5).float()
+    y[:, 0] = torch.arange(n) % 2
+    y[torch.rand(n, 3) < 0.2] = float("nan")
+    return graphs(y), y
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "accuracy"])
+def test_several_tasks_with_gaps(metric):
+    source, y = several()
+    encoder = GIN(3, 8, layers=2)
+    found = finetune(encoder, Readout("mean"), source, thirds(90), metric=metric, **FAST | {"epochs": 30})
+    alone = finetune(
+        encoder, Readout("mean"), source._like(y=y[:, :1]), thirds(90), metric=metric, **FAST | {"epochs": 30}
+    )
+    assert alone.last.mean > 0.9 > found.last.mean > 0.5
+
+
+def test_tasks_of_one_class_are_left_out_and_named():
+    source, y = several()
+    split = thirds(90)
+    y[:, 1] = 0.0
+    y[split.test, 2] = 1.0
+    with pytest.warns(UserWarning, match=r"fine-tuning, split 0: tasks 1, 2 of 3 are left out of the mean"):
+        found = finetune(GIN(3, 8), Readout("mean"), source._like(y=y), split, metric="roc_auc", **FAST)
+    y[split.train, 2] = float("nan")  # what is left out teaches nothing either
+    with pytest.warns(UserWarning, match="tasks 1, 2 of 3"):
+        again = finetune(GIN(3, 8), Readout("mean"), source._like(y=y), split, metric="roc_auc", **FAST)
+    assert found.last.values[0] > 0.5 and again.last.values[0] > 0.5
+    with pytest.raises(ValueError, match="no task has both classes in train and test"):
+        finetune(GIN(3, 8), Readout("mean"), source._like(y=0 * y), split, metric="roc_auc", **FAST)
+
+
+def test_loss_is_the_mean_over_the_known_labels():
+    _, y = several(30)
+    split = thirds(30)
+    tasks = y.nan_to_num(-1).long()
+    task = _Task(tasks, split._asdict(), "roc_auc", "here", torch.device("cpu"))
+    out = torch.randn(10, 3, dtype=torch.float64, requires_grad=True)
+    terms = []
+    for row, i in enumerate(split.train.tolist()):
+        for t in range(3):
+            if not y[i, t].isnan():
+                terms.append(-F.logsigmoid(out[row, t] if y[i, t] == 1 else -out[row, t]))
+    wanted = torch.stack(terms).mean()
+    assert task.loss(out, split.train).item() == pytest.approx(wanted.item())
+    (gradient,) = torch.autograd.grad(task.loss(out, split.train), out)
+    torch.testing.assert_close(gradient, torch.autograd.grad(wanted, out)[0])
+    assert (task.seen[torch.cat([split.val, split.test])] == -1).all()
+
+
+def test_classes_may_have_any_names_and_one_may_be_new_in_test():
+    source, split = nodes(noise=0.1), thirds(90)
+    wanted = finetune(GCN(3, 8), None, source, split, **FAST | {"epochs": 40}).last.mean
+    renamed = source.clone()
+    renamed.y = torch.tensor([7, 40, 12])[source.y]
+    assert finetune(GCN(3, 8), None, renamed, split, **FAST | {"epochs": 40}).last.mean == pytest.approx(
+        wanted, abs=0.1
+    )
+    renamed.y[split.test] = 99
+    assert finetune(GCN(3, 8), None, renamed, split, **FAST).last.mean == 0
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_told():
+    encoder, readout, source, n = either("graphs")
+    with pytest.raises(
+        ValueError, match=r"many graphs need a readout, got readout=None; use graphcl\.encoders\.Readout"
+    ):
+        finetune(encoder, None, source, thirds(n))
+    with pytest.raises(ValueError, match="the nodes of one graph need none, got readout=Readout"):
+        finetune(GCN(3, 8), readout, nodes(), thirds(n))
+    for name in ("epochs", "lr", "batch_size"):
+        with pytest.raises(ValueError, match=f"{name} must be > 0, got 0"):
+            finetune(encoder, readout, source, thirds(n), **{name: 0})
+    with pytest.raises(ValueError, match="metric must be one of accuracy, roc_auc, got 'f1'"):
+        finetune(encoder, readout, source, thirds(n), metric="f1")
+    with pytest.raises(ValueError, match="no labels given"):
+        finetune(encoder, readout, source._like(y=None), thirds(n))
+    with pytest.raises(ValueError, match="regression is not supported"):
+        finetune(encoder, readout, source._like(y=torch.randn(n)), thirds(n))
+    broken = source.with_x(source.x.clone())
+    broken.x[5] = float("nan")
+    with pytest.raises(ValueError, match="split 0: the model's output is not finite; look for NaN in x"):
+        finetune(encoder, readout, broken, thirds(n), **FAST)
+
+
+def test_one_train_graph_a_class_and_graphs_without_edges():
+    y = torch.arange(12) % 2
+    source = GraphStore.from_graphs(
+        [Data(x=torch.eye(2)[y[b]][None], edge_index=torch.zeros(2, 0).long(), y=y[b : b + 1]) for b in range(12)]
+    )
+    split = Split(torch.tensor([0, 1]), torch.arange(2, 6), torch.arange(6, 12))
+    assert finetune(GIN(2, 8), Readout("sum"), source, split, **FAST | {"epochs": 40}).last.mean == 1
