@@ -12,20 +12,29 @@ from torch import Tensor
 def unit(z: Tensor) -> Tensor:
     """Rows [..., D] scaled to length 1, in float32 or better. A zero row stays zero."""
     z = z if z.dtype == torch.float64 else z.float()
-    norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    return z / length(z, z.dtype)
+
+
+def length(z: Tensor, dtype: torch.dtype) -> Tensor:
+    """Lengths [..., 1] of rows [..., D]; 1 for a zero row."""
+    norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True, dtype=dtype)
     # Dividing by max(norm, 1e-12) would send a gradient of 1e12 into a zero row.
-    return z / torch.where(norm > 1e-12, norm, 1.0)
+    return torch.where(norm > 1e-12, norm, 1.0)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """`a @ b.T` [N, M], in full precision under autocast too: bf16 logits of 1 / 0.01 lie 0.5 apart."""
-    device = a.device.type
-    # Only devices that have autocast can be told to leave it (meta tensors have none).
-    full = (
-        torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else contextlib.nullcontext()
-    )
-    with full:
+    with full_precision(a):
         return a @ b.T
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Leaves autocast on x's device."""
+    device = x.device.type
+    # Only devices that have autocast can be told to leave it (meta tensors have none).
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
 
 
 def check_tau(tau: float) -> None:

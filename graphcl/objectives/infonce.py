@@ -4,17 +4,30 @@ infonce        one or both directions between two views (CPC, van den Oord et al
 ntxent         with the negatives inside each view (SimCLR, Chen et al., 2020, eq. 1; GRACE, Zhu et al., 2020, eq. 1)
 queue_infonce  with a queue of negatives (MoCo, He et al., 2020, eq. 1)
 graphcl_code   what the published GraphCL code computes
+
+The first three come in forms that give the same loss and gradient (`form`): "dense" writes the paper's formula with
+N x M matrices; "streamed" works in tiles and holds none (graphcl/objectives/streamed.py); "fused" does the same and
+keeps one matrix of exponentials rather than compute it twice (without a second pass to save it is "streamed").
+"auto" goes by the number of pairs. Only "dense" has second derivatives.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphcl.objectives import streamed
+from graphcl.objectives._candidates import Candidates, Weights
 from graphcl.objectives._cosine import check_pair, check_shape, check_tau, product, unit
+
+FORMS = ("auto", "dense", "fused", "streamed")
+# Of the dense form at most this many logits: there the cost is that of calling operators, and it calls the fewest.
+DENSE_ONE_WAY, DENSE_TWO_WAYS, DENSE_QUEUE = 2**18, 2**16, 2**15
+FUSED = 2**25  # exponentials that "auto" keeps at most: 128 MiB in float32
 
 
 def infonce(
@@ -27,6 +40,8 @@ def infonce(
     keys2: Tensor | None = None,
     target: Tensor | None = None,
     mask: Tensor | None = None,
+    weights: Tensor | Weights | None = None,
+    form: str = "auto",
 ) -> Tensor:
     """Mean over rows and directions of -log exp(s(z1_i, z2_i) / tau) / sum_j exp(s(z1_i, z2_j) / tau), s the cosine.
 
@@ -36,6 +51,10 @@ def infonce(
         keys2 are the candidates of z1, keys1 those of z2. Default: z1, z2.
     target: [N], the row of the keys that holds anchor i's positive. Default: row i.
     mask: [N, M] bool; False takes candidate j from the negatives of anchor i, in both directions. The positive stays.
+    weights: [N, M], numbers >= 0 that multiply the negatives' terms of the sum, in both directions; the positive's is
+        1. Or a function that gives them for a block of anchors, `weights(logits [n, M], rows [n]) -> [n, M]`, with
+        logits s / tau and the numbers of the anchors. No gradient goes through weights.
+    form: "auto", "dense", "fused" or "streamed", see above.
     Returns a scalar. A single pair without further keys gives 0. Raises ValueError for shapes that do not fit.
     """
     check_tau(tau)
@@ -43,24 +62,28 @@ def infonce(
     if symmetric and (keys1 is None) != (keys2 is None):
         raise ValueError("keys1 and keys2 go together: give both, or keys2 alone with symmetric=False")
     n, m = len(z1), len(z1 if keys2 is None else keys2)
+    form = _form(form, n * m, DENSE_TWO_WAYS if symmetric else DENSE_ONE_WAY)
     target = _rows(target, n, m, z1)
-    if mask is not None:
-        check_shape("mask", mask, n, m)
-        if mask.dtype != torch.bool:
-            raise ValueError(f"mask must be bool, False where a candidate is no negative, got {mask.dtype}")
-        mask = mask.scatter(1, target[:, None], True)
-
-    anchors1, anchors2 = unit(z1), unit(z2)
-    logits = product(anchors1 / tau, anchors2 if keys2 is None else _keys("keys2", keys2, z1))  # [N, M]
-    loss = _cross_entropy(logits, target, mask)
-    if not symmetric:
-        return loss
-    if keys1 is None:
-        logits = logits.T
-    else:
+    candidates = Candidates(target, mask=mask, weights=weights, shape=(n, m))
+    a1, a2 = unit(z1), unit(z2)
+    k2 = a2 if keys2 is None else _keys("keys2", keys2, z1)
+    if symmetric and keys1 is not None:
         check_shape("keys1", keys1, m, None)
-        logits = product(anchors2 / tau, _keys("keys1", keys1, z1))
-    return (loss + _cross_entropy(logits, target, mask)) / 2
+        k1 = _keys("keys1", keys1, z1)
+    else:
+        k1 = a1
+    if form == "dense":
+        logits = product(a1 / tau, k2)  # [N, M]
+        loss = candidates.cross_entropy(logits)
+        if not symmetric:
+            return loss
+        back = logits.T if keys1 is None else product(a2 / tau, k1)
+        return (loss + candidates.cross_entropy(back)) / 2
+    if symmetric and keys1 is None and candidates.plain:
+        lse = streamed.mean_lse_both(a1, a2, tau, keep=form == "fused")
+        return lse - (_positives(a1, a2, target) + _positives(a2, a1, target)) / (2 * tau)
+    loss = _streamed(a1, k2, tau, candidates)
+    return (loss + _streamed(a2, k1, tau, candidates)) / 2 if symmetric else loss
 
 
 def ntxent(
@@ -71,30 +94,45 @@ def ntxent(
     keys1: Tensor | None = None,
     keys2: Tensor | None = None,
     target: Tensor | None = None,
+    mask: Tensor | None = None,
+    weights: Tensor | Weights | None = None,
+    form: str = "auto",
 ) -> Tensor:
     """NT-Xent: every row of both views against all rows of both views but itself, mean over the 2N rows.
 
     z1, z2: [N, D]; row i of z1 and row i of z2 are the positive pair. tau in (0, inf).
     keys1, keys2: [M, D], the rows of each view when they are more than the anchors (`distributed.gather_views`).
     target: [N], the row of the keys that holds anchor i itself in its own view and its positive in the other.
+    mask: [N, M] bool; False takes item j, in both views, from the negatives of item i. The positive stays.
+    weights: [N, M], numbers >= 0 that multiply the terms of negative j of item i, in both views; the positive's is 1.
+        Or a function, `weights(logits [n, 2M], rows [n]) -> [n, 2M]`: rows from N on are anchors of view 2, columns
+        from M on keys of view 2, and the logit of the anchor itself is -inf. No gradient goes through weights.
+    form: "auto", "dense", "fused" or "streamed", see above.
     Returns a scalar; a single pair gives 0. SimCLR (Chen et al., 2020) eq. 1 = GRACE (Zhu et al., 2020) eq. 1.
     """
     check_tau(tau)
     check_pair("z1", z1, "z2", z2)
     if (keys1 is None) != (keys2 is None):
         raise ValueError("keys1 and keys2 go together: give both or neither")
+    n, m = len(z1), len(z1 if keys2 is None else keys2)
     anchors = unit(torch.cat([z1, z2]))  # [2N, D]
     if keys1 is None or keys2 is None:
-        m, candidates = len(z1), anchors
+        keys = anchors[:]  # torch.compile takes no tensor twice as input of one autograd.Function
     else:
-        m = len(keys2)
         check_shape("keys1", keys1, m, None)
-        candidates = torch.cat([_keys("keys1", keys1, z1), _keys("keys2", keys2, z1)])  # [2M, D]
-    target = _rows(target, len(z1), m, z1)
+        keys = torch.cat([_keys("keys1", keys1, z1), _keys("keys2", keys2, z1)])  # [2M, D]
+    rows = _rows(target, n, m, z1)
     # Row i's positive is the same item in the other half. Labelling rows by 0..N-1 would make each its own positive.
-    own, positive = torch.cat([target, target + m]), torch.cat([target + m, target])  # [2N]
-    logits = product(anchors / tau, candidates).scatter_(1, own[:, None], -math.inf)  # [2N, 2M]
-    return F.cross_entropy(logits, positive)
+    own, positive = torch.cat([rows, rows + m]), torch.cat([rows + m, rows])  # [2N]
+    candidates = Candidates(positive, own=own, mask=mask, weights=weights, shape=(n, m), views=2)
+    symmetric = keys1 is None and target is None
+    form = _form(form, 2 * n * n if symmetric else 4 * n * m, DENSE_TWO_WAYS)
+    if form == "dense":
+        return candidates.cross_entropy(product(anchors / tau, keys))  # [2N, 2M]
+    if symmetric and candidates.plain:
+        lse = streamed.mean_lse_self(anchors, tau, keep=form == "fused")
+        return lse - _positives(anchors, anchors, positive) / tau
+    return _streamed(anchors, keys, tau, candidates)
 
 
 def queue_infonce(
@@ -105,12 +143,17 @@ def queue_infonce(
     *,
     ids: Tensor | None = None,
     queue_ids: Tensor | None = None,
+    normalized: bool = False,
+    form: str = "auto",
 ) -> Tensor:
     """MoCo's InfoNCE: query i has key i as its positive and the queue as its negatives. The gradient goes into q alone.
 
     q, k: [N, D]. queue: [K, D], any K. tau in (0, inf).
     ids: [N], queue_ids: [K], the items that the queries and the slots stand for; -1 marks an empty slot. Empty slots
         and slots with the query's own item are no negatives. Without queue_ids every slot counts.
+    normalized: True promises that the queue's rows have length 1 (those of FeatureQueue do), and saves a pass over it.
+    form: "auto", "dense", or "streamed" (= "fused"), which keeps nothing of the queue for backward: it may be written
+        at once.
     Returns a scalar. A query without negatives counts 0, so an entirely empty queue gives 0 with zero gradient.
     He et al., 2020, eq. 1.
     """
@@ -119,13 +162,20 @@ def queue_infonce(
     check_shape("queue", queue, None, q.shape[1])
     if ids is not None and queue_ids is None:
         raise ValueError("ids without queue_ids: give the items of the queue's slots too, such as FeatureQueue.ids")
-    query, key = unit(q) / tau, unit(k.detach())
-    negative = product(query, unit(queue.detach()))  # [N, K]
+    if ids is not None:
+        check_shape("ids", ids, len(q))
     if queue_ids is not None:
         check_shape("queue_ids", queue_ids, len(queue))
+    if _form(form, len(q) * len(queue), DENSE_QUEUE) != "dense":
+        items, anchors, keys = queue.detach(), unit(q), unit(k.detach())
+        return streamed.queue_loss(anchors, keys, items, tau, ids=ids, queue_ids=queue_ids, normalized=normalized)
+
+    query, key = unit(q) / tau, unit(k.detach())
+    keys = queue.detach().to(query.dtype) if normalized else unit(queue.detach())
+    negative = product(query, keys)  # [N, K]
+    if queue_ids is not None:
         excluded = (queue_ids == -1)[None]  # [1, K]
         if ids is not None:
-            check_shape("ids", ids, len(q))
             excluded = excluded | (ids[:, None] == queue_ids)  # [N, K]
         negative = negative.masked_fill(excluded, -math.inf)
     positive = (query * key).sum(1, keepdim=True)  # [N, 1]
@@ -156,8 +206,8 @@ class InfoNCE(nn.Module):
         check_tau(tau)
         self.tau, self.symmetric = tau, symmetric
 
-    def forward(self, z1: Tensor, z2: Tensor, **keys: Tensor) -> Tensor:
-        """`infonce(z1, z2, tau)`; keys1, keys2, target and mask as there."""
+    def forward(self, z1: Tensor, z2: Tensor, **keys: Any) -> Tensor:
+        """`infonce(z1, z2, tau)`; keys1, keys2, target, mask and weights as there."""
         return infonce(z1, z2, self.tau, symmetric=self.symmetric, **keys)
 
 
@@ -169,8 +219,8 @@ class NTXent(nn.Module):
         check_tau(tau)
         self.tau = tau
 
-    def forward(self, z1: Tensor, z2: Tensor, **keys: Tensor) -> Tensor:
-        """`ntxent(z1, z2, tau)`; keys1, keys2 and target as there."""
+    def forward(self, z1: Tensor, z2: Tensor, **keys: Any) -> Tensor:
+        """`ntxent(z1, z2, tau)`; keys1, keys2, target, mask and weights as there."""
         return ntxent(z1, z2, self.tau, **keys)
 
 
@@ -189,6 +239,21 @@ def _keys(name: str, keys: Tensor, z: Tensor) -> Tensor:
     return unit(keys)
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-    # Not log(exp / sum): exp(1 / tau) is already inf in fp16 at tau = 0.09.
-    return F.cross_entropy(logits if mask is None else logits.masked_fill(~mask, -math.inf), target)
+def _streamed(a: Tensor, keys: Tensor, tau: float, candidates: Candidates) -> Tensor:
+    """`candidates.cross_entropy` of the cosines of anchors a [N, D] and keys [M, D], over tau."""
+    if candidates.plain and candidates.own is None:
+        return streamed.mean_lse(a, keys, tau) - _positives(a, keys, candidates.target) / tau
+    return streamed.rowwise(a, keys, tau, candidates.row_loss)
+
+
+def _positives(a: Tensor, keys: Tensor, target: Tensor) -> Tensor:
+    """Mean cosine of the anchors and their positives."""
+    return (a * keys.index_select(0, target)).sum(1).mean()
+
+
+def _form(form: str, pairs: int, dense: int) -> str:
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
+    if form != "auto":
+        return form
+    return "dense" if pairs <= dense else "fused" if pairs <= FUSED else "streamed"
