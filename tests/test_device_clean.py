@@ -33,11 +33,8 @@ STEPS = {
 }
 
 
-def gathered(batch, mode):
-    """A batch gathered on the device from a store of the batch's graphs."""
-    with _disable_current_modes():
-        store = GraphStore.from_graphs(batch.to_data_list())
-        index = torch.arange(len(store))
+def gathered(store, index, mode):
+    """The graphs `index` of a store that lies on the device, gathered there."""
 
     def places(*args):  # where the graphs lie is known on the CPU, whatever the device
         with _disable_current_modes():
@@ -52,10 +49,12 @@ def gathered(batch, mode):
 @pytest.mark.parametrize("name", STEPS)
 def test_a_whole_step_stays_on_its_device(name):
     method = STEPS[name]()
-    batch = nodes() if getattr(method, "readout", None) is None else graphs()
+    many = getattr(method, "readout", None) is not None
+    store, index = GraphStore.from_graphs(graphs().to_data_list()), torch.arange(3)
+    graph = nodes()
     with device_clean() as mode:
         method = to_meta(method, mode)
-        batch = to_meta(batch, mode) if getattr(method, "readout", None) is None else gathered(batch, mode)
+        batch = gathered(store, index, mode) if many else to_meta(graph, mode)
         optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
         values = method.loss(batch)
         values["loss"].backward()
