@@ -8,23 +8,22 @@ Differs: the heads are concatenated in the last layer too (the paper averages th
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv
 
-from graphcl.encoders.inputs import features, finish, jumped, run_layers, widths
+from graphcl.encoders.inputs import features, finishes, jumped, run_layers, widths
 
 
 class GATLayer(nn.Module):
-    """Convolution, batch norm if asked for, activation, dropout."""
+    """Convolution, and what follows it."""
 
-    def __init__(self, in_dim: int, out_dim: int, heads: int, activation: str, norm: bool, dropout: float) -> None:
+    def __init__(self, in_dim: int, out_dim: int, heads: int, finish: nn.Module) -> None:
         super().__init__()
         self.conv = GATConv(in_dim, out_dim // heads, heads=heads)
-        self.finish = finish(out_dim, activation, norm, dropout)
+        self.finish = finish
 
     def forward(self, h: Tensor, data: Any) -> Tensor:
         """h: [N, in_dim]. Returns [N, out_dim]."""
@@ -60,10 +59,9 @@ class GAT(nn.Module):
             raise ValueError(f"hidden ({hidden}) and out ({out}) must be multiples of heads, got heads={heads}")
         self.jk, self.out_dim = jk, jumped(jk, sizes[1:])
         self.token = nn.Parameter(torch.zeros(in_dim))
-        after = [activation] * (layers - 1) + [activation if last_activation else "none"]
+        after = finishes(sizes[1:], activation, last_activation, batch_norm, dropout)
         self.layers = nn.ModuleList(
-            GATLayer(a, b, heads, kind, batch_norm, dropout)
-            for (a, b), kind in zip(pairwise(sizes), after, strict=True)
+            GATLayer(a, b, heads, finish) for a, b, finish in zip(sizes, sizes[1:], after, strict=False)
         )
 
     def start(self, data: Any) -> Tensor:

@@ -9,30 +9,22 @@ Differs: the activation follows every layer, the last too, as those three have i
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv
 
-from graphcl.encoders.inputs import edge_weight, features, finish, jumped, run_layers, widths
+from graphcl.encoders.convs import GCNConv
+from graphcl.encoders.inputs import ConvLayer, features, finishes, jumped, run_layers, widths
 from graphcl.encoders.sparse import SparseLinear
 
 
-class GCNLayer(nn.Module):
-    """Convolution, batch norm if asked for, activation, dropout."""
-
-    def __init__(self, in_dim: int, out_dim: int, activation: str, norm: bool, dropout: float, sparse: bool) -> None:
-        super().__init__()
-        self.conv = GCNConv(in_dim, out_dim)  # never cached: every view has other edges
-        if sparse:
-            self.conv.lin = SparseLinear(in_dim, out_dim)
-        self.finish = finish(out_dim, activation, norm, dropout)
-
-    def forward(self, h: Tensor, data: Any) -> Tensor:
-        """h: [N, in_dim]. Returns [N, out_dim]."""
-        return self.finish(self.conv(h, data.edge_index, edge_weight(data, h)))
+def gcn_conv(in_dim: int, out_dim: int, sparse: bool) -> GCNConv:
+    """The convolution, never cached: every view has other edges."""
+    conv = GCNConv(in_dim, out_dim)
+    if sparse:
+        conv.lin = SparseLinear(in_dim, out_dim)
+    return conv
 
 
 class GCN(nn.Module):
@@ -62,10 +54,10 @@ class GCN(nn.Module):
         sizes = widths(in_dim, hidden, out, layers)
         self.jk, self.out_dim = jk, jumped(jk, sizes[1:])
         self.token = nn.Parameter(torch.zeros(in_dim))
-        after = [activation] * (layers - 1) + [activation if last_activation else "none"]
+        after = finishes(sizes[1:], activation, last_activation, batch_norm, dropout)
         self.layers = nn.ModuleList(
-            GCNLayer(a, b, kind, batch_norm, dropout, sparse_input and i == 0)
-            for i, ((a, b), kind) in enumerate(zip(pairwise(sizes), after, strict=True))
+            ConvLayer(gcn_conv(a, b, sparse_input and i == 0), finish)
+            for i, (a, b, finish) in enumerate(zip(sizes, sizes[1:], after, strict=False))
         )
 
     def start(self, data: Any) -> Tensor:

@@ -14,38 +14,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GINConv
-from torch_geometric.typing import OptPairTensor, OptTensor
 
-from graphcl.encoders.inputs import edge_weight, features, jumped, node_norm, run_layers, widths
-
-
-class WeightedGINConv(GINConv):
-    """PyG's GINConv with an optional weight for each edge: nn((1 + eps) x_i + sum_j w_ji x_j)."""
-
-    propagate_type: ClassVar[dict[str, Any]] = {"x": OptPairTensor, "edge_weight": OptTensor}
-
-    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """x: [N, F]; edge_index: [2, E]; edge_weight: [E]. Returns [N, F']."""
-        out = self.propagate(edge_index, x=(x, x), edge_weight=edge_weight, size=None)
-        return self.nn(out + (1 + self.eps) * x)
-
-    def message(self, x_j: Tensor, edge_weight: Tensor | None) -> Tensor:
-        """A neighbour's row, times the weight of its edge."""
-        return x_j if edge_weight is None else edge_weight.unsqueeze(1) * x_j
+from graphcl.encoders.convs import GINConv
+from graphcl.encoders.inputs import ConvLayer, NodeNorm, features, jumped, run_layers, widths
 
 
-class GINLayer(nn.Module):
-    """Convolution, ReLU, batch norm, dropout."""
-
-    def __init__(self, in_dim: int, out_dim: int, norm: bool, dropout: float) -> None:
-        super().__init__()
-        self.conv = WeightedGINConv(nn.Sequential(nn.Linear(in_dim, out_dim), nn.ReLU(), nn.Linear(out_dim, out_dim)))
-        self.finish = nn.Sequential(nn.ReLU(), node_norm(out_dim) if norm else nn.Identity(), nn.Dropout(dropout))
-
-    def forward(self, h: Tensor, data: Any) -> Tensor:
-        """h: [N, in_dim]. Returns [N, out_dim]."""
-        return self.finish(self.conv(h, data.edge_index, edge_weight(data, h)))
+def gin_layer(in_dim: int, out_dim: int, norm: bool, dropout: float) -> ConvLayer:
+    """Convolution with an MLP, ReLU, batch norm, dropout."""
+    mlp = nn.Sequential(nn.Linear(in_dim, out_dim), nn.ReLU(inplace=True), nn.Linear(out_dim, out_dim))
+    bn = NodeNorm(out_dim) if norm else nn.Identity()
+    return ConvLayer(GINConv(mlp), nn.Sequential(nn.ReLU(inplace=True), bn, nn.Dropout(dropout)))
 
 
 class GIN(nn.Module):
@@ -70,7 +48,7 @@ class GIN(nn.Module):
         sizes = widths(in_dim, hidden, None, layers)
         self.jk, self.out_dim = jk, jumped(jk, sizes[1:])
         self.token = nn.Parameter(torch.zeros(in_dim))
-        self.layers = nn.ModuleList(GINLayer(a, b, batch_norm, dropout) for a, b in pairwise(sizes))
+        self.layers = nn.ModuleList(gin_layer(a, b, batch_norm, dropout) for a, b in pairwise(sizes))
 
     def start(self, data: Any) -> Tensor:
         """Input of the first layer [N, in_dim]."""

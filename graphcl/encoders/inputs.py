@@ -1,8 +1,8 @@
-"""What the encoders share: checked input features with the mask token, widths, and running one layer after another."""
+"""What the encoders share: checked input features with the mask token, widths, layers, and running them in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -31,13 +31,13 @@ def features(data: Any, token: Tensor) -> Tensor:
             f"features it was built on, or build one with in_dim={x.size(1)}"
         )
     x = x.to(token.dtype)
-    masked = getattr(data, "masked", None)
+    masked = data.get("masked")
     return x if masked is None else torch.where(masked.unsqueeze(1), token, x)
 
 
 def edge_weight(data: Any, h: Tensor) -> Tensor | None:
     """`data.edge_weight` [E] as floats, or None. Raises ValueError when it does not fit the edges."""
-    weight = data.edge_weight
+    weight = data.get("edge_weight")  # as an attribute torch.compile would not notice that a later graph has weights
     if weight is None:
         return None
     if weight.numel() != data.edge_index.size(1):
@@ -75,18 +75,50 @@ def run_layers(layers: Iterable[nn.Module], h: Tensor, data: Any, jk: str) -> Te
     return torch.cat(outs, dim=1) if jk == "cat" else h
 
 
-def node_norm(width: int) -> nn.Module:
-    """BatchNorm over nodes. One node alone has no variance: it is normalised by the running statistics instead."""
-    return BatchNorm(width, allow_single_element=True)
+class ConvLayer(nn.Module):
+    """A convolution that reads edge weights, and what follows it."""
+
+    def __init__(self, conv: nn.Module, finish: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.finish = conv, finish
+
+    def forward(self, h: Tensor, data: Any) -> Tensor:
+        """h: [N, in_dim]. Returns [N, out_dim]."""
+        return self.finish(self.conv(h, data.edge_index, edge_weight(data, h)))
 
 
-def finish(width: int, activation: str, norm: bool, dropout: float) -> nn.Sequential:
-    """What follows a convolution: batch norm if `norm`, activation, dropout."""
-    activations = {"relu": nn.ReLU, "prelu": nn.PReLU, "none": nn.Identity}
+def finishes(
+    outs: list[int], activation: str, last_activation: bool, norm: bool, dropout: float
+) -> list[nn.Sequential]:
+    """What follows the convolutions to these widths: batch norm if `norm`, activation, dropout.
+
+    The last one has no activation unless `last_activation`.
+    """
+    activations: dict[str, Callable[[], nn.Module]] = {
+        "relu": lambda: nn.ReLU(inplace=True),  # neither a convolution nor batch norm needs its output later
+        "prelu": nn.PReLU,
+        "none": nn.Identity,
+    }
     if activation not in activations:
         raise ValueError(f"unknown activation {activation!r}; known: {', '.join(activations)}")
-    return nn.Sequential(
-        node_norm(width) if norm else nn.Identity(),
-        activations[activation](),
-        nn.Dropout(dropout),
-    )
+    kinds = [activation] * (len(outs) - 1) + [activation if last_activation else "none"]
+    return [
+        nn.Sequential(NodeNorm(width) if norm else nn.Identity(), activations[kind](), nn.Dropout(dropout))
+        for width, kind in zip(outs, kinds, strict=True)
+    ]
+
+
+class NodeNorm(BatchNorm):
+    """BatchNorm over nodes. One node alone has no variance: it is normalised by the running statistics instead."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, allow_single_element=True)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """h: [N, D]. Returns [N, D]."""
+        bn, n = self.module, h.size(0)
+        training = self.training and not (isinstance(n, int) and n <= 1)  # a symbol, while torch traces, is not asked
+        if training:
+            bn.num_batches_tracked.add_(1)
+        statistics = bn.running_mean, bn.running_var
+        return torch.batch_norm(h, bn.weight, bn.bias, *statistics, training, bn.momentum, bn.eps, False)

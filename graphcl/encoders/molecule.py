@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GINConv
-from torch_geometric.typing import OptPairTensor, OptTensor
 
-from graphcl.encoders.inputs import edge_weight, jumped, node_norm, run_layers, widths
+from graphcl.encoders.aggregate import CSR, csr_of, neighbour_sum, remembered
+from graphcl.encoders.inputs import NodeNorm, edge_weight, jumped, run_layers, widths
 
 # Rows of the tables, as many as in the original, so that its weights fit; data/molecules.py writes the categories.
 ATOMS = 120  # atomic numbers 1 to 118 as 0 to 117, 118 unknown, 119 masked
@@ -27,24 +27,43 @@ SELF_LOOP = 4
 
 
 class BondConv(GINConv):
-    """GINConv whose messages carry their bond: nn(x_i + e_loop + sum_j w_ji (x_j + e_ji)), with e from two tables."""
+    """GINConv whose messages carry their bond: nn(x_i + e_loop + sum_j w_ji (x_j + e_ji)), with e from two tables.
 
-    propagate_type: ClassVar[dict[str, Any]] = {"x": OptPairTensor, "bond": Tensor, "edge_weight": OptTensor}
+    A sum of table rows is (how often each row occurs) x (table): the counts [N, 9] are the same for every layer.
+    """
 
     def __init__(self, width: int) -> None:
-        super().__init__(nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)))
+        super().__init__(nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, width)))
         self.bond = _table(BONDS, width)
         self.direction = _table(DIRECTIONS, width)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         """x: [N, D]; edge_index: [2, E]; edge_attr: [E, 2] categories; edge_weight: [E]. Returns [N, D]."""
-        bond = _look_up(self.bond, self.direction, edge_attr, "edge_attr", "bond type 0 to 5, direction 0 to 2")
-        out = self.propagate(edge_index, x=(x, x), bond=bond, edge_weight=edge_weight, size=None)
-        return self.nn(out + x + self.bond.weight[SELF_LOOP] + self.direction.weight[0])
+        csr = csr_of(edge_index, x.size(0))
+        counts = bond_counts(csr, edge_attr, edge_weight, x).to(x.dtype)
+        tables = torch.cat([self.bond.weight, self.direction.weight])  # [9, D]
+        return self.nn(torch.addmm(neighbour_sum(x, csr, edge_weight, x.new_ones(1)), counts, tables))
 
-    def message(self, x_j: Tensor, bond: Tensor, edge_weight: Tensor | None) -> Tensor:
-        """A neighbour's row and its bond, times the weight of the edge."""
-        return x_j + bond if edge_weight is None else edge_weight.unsqueeze(1) * (x_j + bond)
+
+def bond_counts(csr: CSR, edge_attr: Tensor, edge_weight: Tensor | None, x: Tensor) -> Tensor:
+    """[N, 9] how often (with what weight) each bond type and each direction comes into an atom, its self-loop too."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+
+    def make() -> Tensor:
+        kinds = torch.arange(BONDS * DIRECTIONS, device=x.device)
+        bond, direction = kinds // DIRECTIONS * DIRECTIONS, kinds % DIRECTIONS
+        try:  # looked up, not computed, so that what is outside the tables is refused on every device
+            first = bond[::DIRECTIONS].index_select(0, edge_attr[:, 0].long())
+            code = first + direction[:DIRECTIONS].index_select(0, edge_attr[:, 1].long())  # [E]
+        except IndexError:
+            raise ValueError(_unknown("edge_attr", "bond type 0 to 5, direction 0 to 2")) from None
+        columns = torch.arange(BONDS + DIRECTIONS, device=x.device)
+        both = (columns == (bond // DIRECTIONS).unsqueeze(1)) | (columns == (BONDS + direction).unsqueeze(1))  # [18, 9]
+        by_atom = CSR(csr.rowptr, csr.entries(code).to(torch.int32), csr.row, len(kinds), csr.order)
+        loop = (columns == SELF_LOOP) | (columns == BONDS)
+        return neighbour_sum(both.to(dtype), by_atom, edge_weight) + loop.to(dtype)
+
+    return remembered(("bonds", dtype), make, csr.rowptr, edge_attr, edge_weight)
 
 
 class MoleculeLayer(nn.Module):
@@ -53,7 +72,8 @@ class MoleculeLayer(nn.Module):
     def __init__(self, width: int, last: bool, dropout: float) -> None:
         super().__init__()
         self.conv = BondConv(width)
-        self.finish = nn.Sequential(node_norm(width), nn.Identity() if last else nn.ReLU(), nn.Dropout(dropout))
+        activation = nn.Identity() if last else nn.ReLU(inplace=True)
+        self.finish = nn.Sequential(NodeNorm(width), activation, nn.Dropout(dropout))
 
     def forward(self, h: Tensor, data: Any) -> Tensor:
         """h: [N, D]. Returns [N, D]."""
@@ -117,4 +137,8 @@ def _look_up(first: nn.Embedding, second: nn.Embedding, codes: Tensor, name: str
     try:
         return first(codes[:, 0]) + second(codes[:, 1])
     except IndexError:
-        raise ValueError(f"{name} has a category that molecule_gin does not know; known: {ranges}") from None
+        raise ValueError(_unknown(name, ranges)) from None
+
+
+def _unknown(name: str, ranges: str) -> str:
+    return f"{name} has a category that molecule_gin does not know; known: {ranges}"

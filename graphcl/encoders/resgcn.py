@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv, Linear
+from torch_geometric.nn import Linear
 
-from graphcl.encoders.inputs import edge_weight, features, node_norm, run_layers, widths
+from graphcl.encoders.convs import GCNConv
+from graphcl.encoders.inputs import NodeNorm, edge_weight, features, run_layers, widths
 
 
 class ResGCNBlock(nn.Module):
@@ -24,12 +25,12 @@ class ResGCNBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = node_norm(width)
+        self.norm = NodeNorm(width)
         self.conv = GCNConv(width, width)  # never cached: every view has other edges
 
     def forward(self, h: Tensor, data: Any) -> Tensor:
         """h: [N, width]. Returns [N, width]."""
-        return self.conv(self.norm(h), data.edge_index, edge_weight(data, h)).relu()
+        return self.conv(self.norm(h), data.edge_index, edge_weight(data, h)).relu_()
 
 
 class ResGCN(nn.Module):
@@ -44,7 +45,7 @@ class ResGCN(nn.Module):
         super().__init__()
         self.out_dim = widths(in_dim, hidden, None, layers)[-1]
         self.token = nn.Parameter(torch.zeros(in_dim))
-        self.norm = node_norm(in_dim)
+        self.norm = NodeNorm(in_dim)
         self.linear = Linear(in_dim, hidden, weight_initializer="glorot", bias_initializer="zeros")
         self.layers = nn.ModuleList(ResGCNBlock(hidden) for _ in range(layers))
         for module in self.modules():
@@ -53,7 +54,7 @@ class ResGCN(nn.Module):
 
     def start(self, data: Any) -> Tensor:
         """Input of the first layer [N, hidden]."""
-        return self.linear(self.norm(features(data, self.token))).relu()
+        return self.linear(self.norm(features(data, self.token))).relu_()
 
     def forward(self, data: Any) -> Tensor:
         """Embeddings [N, out_dim]."""

@@ -1,0 +1,185 @@
+"""PyG's GINConv, GCNConv and SAGEConv with the fused sum of aggregate.py, and edge weights for all three.
+
+Constructor, parameters and results are PyG's, so weights load both ways. What the fused sum cannot do (bipartite
+graphs, sparse adjacency, other aggregations, explainers, hooks) goes PyG's way, without edge weights if PyG has none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch_geometric import EdgeIndex
+from torch_geometric.nn.conv import MessagePassing
+
+from graphcl.encoders.aggregate import CSR, csr_of, neighbour_sum, remembered, weight_sums
+from graphcl.encoders.sparse import SparseLinear
+
+HOOKS = ("propagate", "message", "aggregate", "message_and_aggregate")
+
+
+class GINConv(pyg.GINConv):
+    """nn((1 + eps) x_i + sum_j w_ji x_j)."""
+
+    def forward(self, x: Any, edge_index: Any, edge_weight: Tensor | None = None, size: Any = None) -> Tensor:
+        """x: [N, F]; edge_index: [2, E]; edge_weight: [E]. Returns [N, F']."""
+        if not fusible(self, x, edge_index, "add"):
+            return super().forward(x, without_weight(self, edge_index, edge_weight), size)
+        csr, own = csr_of(plain(edge_index), x.size(0)), 1 + self.eps
+        first = self.nn[0] if isinstance(self.nn, nn.Sequential) else None
+        if not isinstance(first, nn.Linear | SparseLinear) or not narrows(first):
+            return self.nn(neighbour_sum(x, csr, edge_weight, own))
+        # The sum of the products is the product of the sum, and here the products are much narrower.
+        h = neighbour_sum(product(first, x), csr, edge_weight, own)
+        h = h if first.bias is None else h + first.bias
+        for module in list(self.nn)[1:]:
+            h = module(h)
+        return h
+
+
+class GCNConv(pyg.GCNConv):
+    """W^T sum_j w_ji x_j / sqrt(d_j d_i) over the neighbours and the node itself, d the sum of weights.
+
+    Where several self-loops of one node have weights the last one counts, as in PyG; the gradient goes to that one only
+    (PyG's goes to all).
+    """
+
+    def forward(self, x: Any, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+        """x: [N, F]; edge_index: [2, E]; edge_weight: [E] >= 0. Returns [N, F']."""
+        if (
+            self.cached
+            or isinstance(self.lin.weight, UninitializedParameter)
+            or not fusible(self, x, edge_index, "add")
+        ):
+            return super().forward(x, edge_index, edge_weight)
+        edge_index = plain(edge_index)
+        csr, own = csr_of(edge_index, x.size(0)), None
+        if self.normalize:
+            edge_weight, own = gcn_weights(csr, edge_index, edge_weight, x, self.add_self_loops, self.improved)
+        if narrows(self.lin, by=1):
+            h = neighbour_sum(product(self.lin, x), csr, edge_weight, own)
+            return h if self.bias is None else h + self.bias
+        return F.linear(neighbour_sum(x, csr, edge_weight, own), self.lin.weight, self.bias)
+
+
+class SAGEConv(pyg.SAGEConv):
+    """W_l sum_j w_ji x_j / sum_j w_ji + W_r x_i.
+
+    An edge of weight 0 is no edge; so a node whose edges all weigh 0 has no neighbours.
+    """
+
+    def forward(self, x: Any, edge_index: Any, edge_weight: Tensor | None = None, size: Any = None) -> Tensor:
+        """x: [N, F]; edge_index: [2, E]; edge_weight: [E] >= 0. Returns [N, F']."""
+        if isinstance(self.lin_l.weight, UninitializedParameter) or not fusible(self, x, edge_index, "mean"):
+            return super().forward(x, without_weight(self, edge_index, edge_weight), size)
+        edge_index = plain(edge_index)
+        csr = csr_of(edge_index, x.size(0))
+        weight = mean_weights(csr, edge_index, edge_weight, x)
+        neighbours = self.lin(x).relu() if self.project else x
+        if narrows(self.lin_l):
+            h = neighbour_sum(product(self.lin_l, neighbours), csr, weight)
+            h = h if self.lin_l.bias is None else h + self.lin_l.bias
+        else:
+            h = self.lin_l(neighbour_sum(neighbours, csr, weight))
+        if self.root_weight:
+            sparse = isinstance(self.lin_r, SparseLinear)
+            h = h + self.lin_r(x) if sparse else torch.addmm(h, x, self.lin_r.weight.t())
+        return F.normalize(h, dim=-1) if self.normalize else h
+
+
+def fusible(conv: MessagePassing, x: Any, edge_index: Any, aggr: str) -> bool:
+    """Whether PyG's `propagate` would do no more than the sum or mean of the neighbours' rows."""
+    return (
+        isinstance(x, Tensor)
+        and x.dim() == 2
+        and x.is_floating_point()
+        and isinstance(edge_index, Tensor)
+        and edge_index.layout == torch.strided
+        and edge_index.dim() == 2
+        and edge_index.size(0) == 2
+        and conv.aggr == aggr
+        and conv.flow == "source_to_target"
+        and conv.node_dim in (-2, 0)
+        and not conv.explain
+        and not any(getattr(conv, f"_{stage}_forward_{hook}") for stage in HOOKS for hook in ("hooks", "pre_hooks"))
+    )
+
+
+def plain(edge_index: Tensor) -> Tensor:
+    """The edges as an ordinary tensor."""
+    return edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
+
+
+def without_weight(conv: nn.Module, edge_index: Any, edge_weight: Tensor | None) -> Any:
+    """`edge_index`; ValueError if there are weights, which PyG's own layer would not read."""
+    if edge_weight is not None:
+        raise ValueError(
+            f"{type(conv).__name__} reads edge_weight for x [N, F] and edge_index [2, E], without explainer, hooks or "
+            "another aggregation; leave edge_weight out, or put the weights into a GCNConv"
+        )
+    return edge_index
+
+
+def narrows(linear: Any, by: int = 2) -> bool:
+    """Whether rows are better multiplied before they are summed: afterwards they are more than `by` times narrower.
+
+    The first layer's features need no gradient but their products do, which costs a sum in the backward pass.
+    """
+    rows, columns = linear.weight.shape
+    return isinstance(linear, SparseLinear) or columns > by * rows
+
+
+def product(linear: Any, x: Tensor) -> Tensor:
+    """x W^T, without the bias."""
+    return linear.product(x) if isinstance(linear, SparseLinear) else F.linear(x, linear.weight)
+
+
+def gcn_weights(
+    csr: CSR, edge_index: Tensor, edge_weight: Tensor | None, x: Tensor, loops: bool, improved: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Weights of the edges [E] and, with self-loops, of the nodes themselves [N, 1], normalised on both sides."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+
+    def make() -> tuple[Tensor, Tensor | None]:
+        src, dst = edge_index.unbind()
+        loop = src == dst
+        own = None
+        if edge_weight is None:
+            weight = torch.ones(src.size(0), dtype=dtype, device=src.device)
+        else:
+            weight = edge_weight.to(dtype)
+        if loops:
+            own = torch.ones(csr.width, dtype=dtype, device=src.device)
+            if edge_weight is not None:
+                places = torch.where(loop, torch.arange(src.size(0), device=src.device), -1)
+                last = torch.full_like(own, -1, dtype=torch.long).scatter_reduce_(0, dst, places, "amax")
+                # A row of zeros at the end, so that a graph without edges has something to look up.
+                padded = torch.cat([weight, weight.new_zeros(1)])
+                own = torch.where(last >= 0, padded[last], 2.0 if improved else 1.0)
+            weight = weight.masked_fill(loop, 0)
+        degree = weight_sums(csr, weight)
+        degree = degree if own is None else degree + own
+        none = degree == 0
+        scale = degree.masked_fill(none, 1).rsqrt().masked_fill(none, 0)
+        weight = scale[src] * weight * scale[dst]
+        return weight, None if own is None else (scale * own * scale).unsqueeze(1)
+
+    return remembered(("gcn", dtype, loops, improved), make, csr.rowptr, edge_weight)
+
+
+def mean_weights(csr: CSR, edge_index: Tensor, edge_weight: Tensor | None, x: Tensor) -> Tensor:
+    """Weights of the edges [E] that sum to 1 for every node, or to 0 where there are no neighbours."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+
+    def make() -> Tensor:
+        if edge_weight is None:
+            return csr.rowptr.diff().to(dtype).reciprocal()[edge_index[1]]
+        weight = edge_weight.to(dtype)
+        total = weight_sums(csr, weight)
+        return weight / total.masked_fill(total == 0, 1)[edge_index[1]]
+
+    return remembered(("mean", dtype), make, csr.rowptr, edge_weight)
