@@ -6,8 +6,9 @@ Kernel matrices are computed once and shared by every C, so that a grid costs li
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ OUTER, INNER = 10, 5  # folds of the paper's rule
 
 Array = NDArray[np.float64]
 # (rows that train [n], rows to judge [m]) -> kernels [n, n] and [m, n], one pair a setting
-Kernels = Callable[[NDArray[np.int64], NDArray[np.int64]], Sequence[tuple[Array, Array]]]
+Kernels = Callable[[NDArray[np.int64], NDArray[np.int64]], Iterable[tuple[Array, Array]]]
 
 
 def svm_rbf(embeddings: Tensor, labels: Tensor, split: Any, *, metric: str = "accuracy", seed: int = 0) -> Scores:
@@ -84,10 +85,10 @@ def svm_rbf_paper(
     x, y = x[known], y[known]
     squares = distances(x, x)  # once for all fits
 
-    def kernels(train: NDArray[np.int64], other: NDArray[np.int64]) -> list[tuple[Array, Array]]:
+    def kernels(train: NDArray[np.int64], other: NDArray[np.int64]) -> Iterator[tuple[Array, Array]]:
         variance = x[train].var()
         gamma = 1 / (x.shape[1] * variance) if variance > 0 else 1.0
-        return [tuple(np.exp(-gamma * squares[np.ix_(rows, train)]) for rows in (train, other))]  # type: ignore[list-item]
+        yield np.exp(-gamma * squares[np.ix_(train, train)]), np.exp(-gamma * squares[np.ix_(other, train)])
 
     values = nested(kernels, y, seed)
     return Scores("RBF SVM", "accuracy", values, (), PAPER_PROTOCOL)
@@ -123,10 +124,10 @@ def nested(kernels: Kernels, y: NDArray[np.int64], seed: int) -> tuple[float, ..
         train, test = fold
         right: Any = 0
         for fit, check in StratifiedKFold(INNER).split(train, y[train]):
-            grams = kernels(train[fit], train[check])
-            right = right + np.stack([accuracies(*gram, y[train[fit]], y[train[check]]) for gram in grams])
+            pairs = kernels(train[fit], train[check])
+            right = right + np.stack([accuracies(*pair, y[train[fit]], y[train[check]]) for pair in pairs])
         setting, strength = np.unravel_index(right.argmax(), right.shape)  # of equals the first
-        gram, cross = kernels(train, test)[setting]
+        gram, cross = next(islice(kernels(train, test), int(setting), None))
         return accuracies(gram, cross, y[train], y[test], STRENGTHS[strength : strength + 1])[0]
 
     folds = StratifiedKFold(OUTER, shuffle=True, random_state=seed).split(y, y)

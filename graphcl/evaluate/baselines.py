@@ -1,0 +1,274 @@
+"""Baselines, rows of a table like any other: embeddings for a protocol, or predictions scored by the same rule.
+
+No row of a trained method says much without them: raw features, shape statistics, ECFP and the WL-subtree kernel need
+no training at all, label propagation no features, and a supervised GNN shows what the labels alone give.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.nn import GCNConv
+from torch_geometric.utils import coalesce, remove_self_loops
+
+from graphcl.data.store import GraphStore
+from graphcl.encoders import GIN, MoleculeGIN, Readout
+from graphcl.encoders.sparse import SparseLinear
+from graphcl.evaluate.compare import raw_features
+from graphcl.evaluate.finetune import finetune
+from graphcl.evaluate.scores import (
+    METRICS,
+    Scores,
+    check_classes,
+    check_labels,
+    check_split,
+    evaluate,
+    listed,
+    measure,
+)
+from graphcl.evaluate.structure import WL_PAPER_PROTOCOL, WL_PROTOCOL, graph_statistics, wl_svm, wl_svm_paper
+
+PROPAGATION_PROTOCOL = "label-propagation/clean/1"
+GCN_PROTOCOL, GIN_PROTOCOL = "supervised-gcn/clean/1", "supervised-gin/clean/1"
+GCN_EPOCHS, GIN_EPOCHS = 200, 100
+ALPHAS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+class Baseline(NamedTuple):
+    """A row that no pretraining makes. One of `embed` and `score` is there.
+
+    embed: (source) -> [n, D], for any protocol of its level.
+    score: (source, split, *, metric="accuracy", seed=0) -> Scores, under the protocol `id`.
+    """
+
+    name: str
+    statement: str
+    levels: tuple[str, ...]
+    embed: Callable[..., Tensor] | None = None
+    score: Callable[..., Scores] | None = None
+    id: str = ""  # of `score`: name/rule/version, as in Scores.protocol
+    needs_smiles: bool = False
+
+
+def label_propagation(source: Data, split: Any, *, metric: str = "accuracy", seed: int = 0, steps: int = 50) -> Scores:
+    """Labels of the train nodes spread along the edges: F <- alpha S F + (1 - alpha) Y, `steps` times.
+
+    S is the normalised adjacency D^-1/2 A D^-1/2 of the simple undirected graph, Y one-hot on the train rows; alpha in
+    0.5 ... 0.99 is chosen on the validation rows. Nodes that no label reaches have the largest class of train.
+    Labels, split, metric and errors are as in `linear_probe`.  seed: nothing is drawn here.
+
+    Source: Zhou et al., 2004, "Learning with Local and Global Consistency", the iteration of section 2.
+    """
+    if not isinstance(source, Data):
+        raise ValueError(f"label propagation needs one graph (Data), got {type(source).__name__}")
+    n = int(source.num_nodes or 0)
+    spread = normalised_adjacency(source)
+
+    def predict(train: Tensor, y: Tensor, other: Tensor) -> Tensor:
+        rows, others = train[:, 0].long().numpy(), other[:, 0].long().numpy()
+        start = np.zeros((n, int(y.max()) + 1))
+        start[rows, y.numpy()] = 1.0
+        prior = start[rows].mean(0)
+        found = []
+        for alpha in ALPHAS:
+            now = start
+            for _ in range(steps):
+                now = alpha * (spread @ now) + (1 - alpha) * start
+            found.append((now + 1e-12 * prior)[others])
+        return torch.from_numpy(np.stack(found))
+
+    place = torch.arange(n, dtype=torch.float64)[:, None]  # node numbers in place of embeddings
+    protocol = PROPAGATION_PROTOCOL if steps == 50 else ""
+    return evaluate("label propagation", predict, place, source.y, split, metric, protocol)
+
+
+def normalised_adjacency(source: Data) -> sparse.csr_matrix:
+    """D^-1/2 A D^-1/2 of the simple undirected graph without self-loops, float64 [N, N]."""
+    assert source.edge_index is not None
+    n = int(source.num_nodes or 0)
+    edges, _ = remove_self_loops(source.edge_index.cpu())
+    edges = coalesce(torch.cat([edges, edges.flip(0)], dim=1), num_nodes=n)
+    scale = torch.bincount(edges[0], minlength=n).double().pow(-0.5)  # infinite without an edge, and then not read
+    values = scale[edges[0]] * scale[edges[1]]
+    return sparse.csr_matrix((values.numpy(), (edges[0].numpy(), edges[1].numpy())), shape=(n, n))
+
+
+def supervised_gcn(source: Data, split: Any, *, metric: str = "accuracy", seed: int = 0) -> Scores:
+    """Two-layer GCN trained on the train labels, of the epoch that is best on validation.
+
+    Hidden 16, dropout 0.5, Adam with lr 0.01, decay 5e-4 on the first layer, 200 epochs.  source.y: [N] classes.
+    Source: Kipf and Welling, 2017, arXiv:1609.02907.  Differs: the epoch is chosen by validation score, not by
+    stopping early on validation loss; features are used as they are.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if not isinstance(source, Data) or source.x is None:
+        raise ValueError("a supervised GCN needs one graph (Data) with node features (x); set data.features")
+    tasks = check_classes(source.y, int(source.num_nodes or 0))
+    if tasks.shape[1] > 1:
+        raise ValueError(f"a supervised GCN needs one class a node, got {tasks.shape[1]} tasks; use fine-tuning")
+    valid, values = [], []
+    for number, one in enumerate(listed(split)):
+        parts = check_split(one, len(tasks), f"split {number}")
+        check_labels(source.y, tasks, parts, metric, f"split {number}")
+        parts = {part: rows[tasks[rows, 0] >= 0] for part, rows in parts.items()}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            found = _train_gcn(source, tasks[:, 0], parts, metric)
+        best = int(found[0].argmax())
+        valid.append(float(found[0, best]))
+        values.append(float(found[1, best]))
+    return Scores("supervised GCN", metric, tuple(values), tuple(valid), GCN_PROTOCOL)
+
+
+def _train_gcn(source: Data, y: Tensor, parts: dict[str, Tensor], metric: str) -> Tensor:
+    """Validation and test score after every epoch, [2, epochs]."""
+    assert source.x is not None and source.edge_index is not None
+    x, edges = source.x.float(), source.edge_index
+    classes = y[parts["train"]].unique()
+    rows = parts["train"].to(x.device)
+    target = torch.searchsorted(classes, y[parts["train"]]).to(x.device)
+    first, second = GCNConv(x.shape[1], 16), GCNConv(16, len(classes))
+    first.lin = SparseLinear(x.shape[1], 16)  # the same product, without the zeros
+    first, second = first.to(x.device), second.to(x.device)
+    optimizer = torch.optim.Adam(
+        [{"params": first.parameters(), "weight_decay": 5e-4}, {"params": second.parameters(), "weight_decay": 0.0}],
+        lr=0.01,
+    )
+    scores = []
+    for _ in range(GCN_EPOCHS):
+        h = F.dropout(first(F.dropout(x, 0.5), edges).relu(), 0.5)
+        loss = F.cross_entropy(second(h, edges)[rows], target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            out = second(first(x, edges).relu(), edges).double().log_softmax(1).cpu()
+        scores.append(
+            torch.cat([measure(metric, out[parts[part]][None], classes, y[parts[part]]) for part in ("val", "test")])
+        )
+    return torch.stack(scores, dim=1)
+
+
+def supervised_gin(source: GraphStore, split: Any, *, metric: str = "accuracy", seed: int = 0) -> Scores:
+    """GIN trained end to end on the train labels (`finetune`, 100 epochs), of the epoch that is best on validation.
+
+    Float features: 3 layers of 32, all layers' sums, lr 0.01. Molecules' categories: 5 layers of 300, mean, lr 0.001.
+    """
+    if not isinstance(source, GraphStore):
+        raise ValueError(f"a supervised GIN needs many graphs (GraphStore), got {type(source).__name__}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if source.x.is_floating_point():
+            encoder: Any = GIN(source.num_features)
+            kind, lr = "sum", 0.01
+        else:
+            encoder, kind, lr = MoleculeGIN(dropout=0.5), "mean", 0.001
+    found = finetune(encoder, Readout(kind), source, split, metric=metric, epochs=GIN_EPOCHS, lr=lr, seed=seed).clean
+    return dataclasses.replace(found, name="supervised GIN", protocol=GIN_PROTOCOL)
+
+
+def ecfp(smiles: Sequence[str], *, radius: int = 2, bits: int = 2048) -> tuple[Tensor, list[Any]]:
+    """Extended-connectivity fingerprints [B, bits] of 0 and 1 (float32), and the rows that are no molecule, left out.
+
+    Source: Rogers and Hahn, 2010, "Extended-Connectivity Fingerprints"; RDKit's Morgan generator, radius 2 is ECFP4.
+    """
+    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator  # only molecules need rdkit
+
+    from graphcl.data.molecules import Rejected, parse_smiles
+
+    generator = GetMorganGenerator(radius=radius, fpSize=bits)
+    rows, rejected = [], []
+    for row, text in enumerate(smiles):
+        try:
+            rows.append(torch.from_numpy(generator.GetFingerprintAsNumPy(parse_smiles(text))))
+        except ValueError as error:
+            rejected.append(Rejected(row, str(text), str(error)))
+    return torch.stack(rows).float() if rows else torch.zeros(0, bits), rejected
+
+
+def ecfp_of_store(source: GraphStore) -> Tensor:
+    """ECFP of the molecules of a store, [B, 2048]; ValueError where there are none."""
+    if source.smiles is None:
+        raise ValueError(f"{source.name} has no SMILES; ECFP is for molecules")
+    rows, rejected = ecfp(source.smiles)
+    if rejected:
+        first = rejected[0]
+        raise ValueError(
+            f"{source.name}: {len(rejected)} SMILES are no molecule, first row {first.row}: {first.reason}; "
+            "make the store with molecules_to_store, which leaves them out"
+        )
+    return rows
+
+
+BASELINES: dict[str, Baseline] = {
+    one.name: one
+    for one in (
+        Baseline(
+            "raw",
+            "features of the nodes, of graphs their sum; no graph structure",
+            ("node", "graph"),
+            embed=raw_features,
+        ),
+        Baseline(
+            "statistics",
+            "log counts of nodes, edges and connected induced subgraphs of 3 and 4 nodes, degree moments; no features",
+            ("graph",),
+            embed=graph_statistics,
+        ),
+        Baseline(
+            "ecfp",
+            "extended-connectivity fingerprints of radius 2 in 2048 bits",
+            ("graph",),
+            embed=ecfp_of_store,
+            needs_smiles=True,
+        ),
+        Baseline(
+            "wl",
+            "SVM on the normalised WL-subtree kernel, fitted on train, height 0..5 and C in 1e-3..1e3 chosen on "
+            "validation, scored on test",
+            ("graph",),
+            score=wl_svm,
+            id=WL_PROTOCOL,
+        ),
+        Baseline(
+            "wl-paper",
+            "SVM on the normalised WL-subtree kernel, 10 shuffled stratified folds, height 0..5 and C in 1e-3..1e3 by "
+            "5-fold grid search in each, mean test accuracy",
+            ("graph",),
+            score=wl_svm_paper,
+            id=WL_PAPER_PROTOCOL,
+        ),
+        Baseline(
+            "label-propagation",
+            "train labels spread along the edges (Zhou et al., 2004), alpha in 0.5..0.99 chosen on validation, scored "
+            "on test; no features",
+            ("node",),
+            score=label_propagation,
+            id=PROPAGATION_PROTOCOL,
+        ),
+        Baseline(
+            "supervised-gcn",
+            "two-layer GCN trained on the train labels (Kipf and Welling, 2017), the epoch of 200 chosen on "
+            "validation, scored on test",
+            ("node",),
+            score=supervised_gcn,
+            id=GCN_PROTOCOL,
+        ),
+        Baseline(
+            "supervised-gin",
+            "GIN trained end to end on the train labels, the epoch of 100 chosen on validation, scored on test",
+            ("graph",),
+            score=supervised_gin,
+            id=GIN_PROTOCOL,
+        ),
+    )
+}
