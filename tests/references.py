@@ -99,6 +99,41 @@ def instdisc_by_hand(v: Tensor, positive: Tensor, negatives: Tensor, tau: float,
     return total / len(v)
 
 
+def hcl_by_hand(z1: Tensor, z2: Tensor, tau: float, beta: float, tau_plus: float) -> Tensor:
+    """Robinson et al. 2021 (HCL, arXiv:2010.04592), in the form of the authors' code; beta = 0 is Chuang et al. 2020
+    (DCL, arXiv:2007.00224). Over the N = 2B - 2 rows j that are neither the anchor nor its positive, with s the cosine:
+    N_g = max((-tau_plus N pos + sum_j w_j exp(s_j / tau)) / (1 - tau_plus), N exp(-1 / tau)), w_j = exp(beta s_j / tau)
+    over its mean, pos = exp(s_pos / tau); the loss is the mean of -log pos / (pos + N_g)."""
+    z = torch.cat([z1, z2])
+    b = len(z1)
+    total = z1.new_zeros(())
+    for i in range(2 * b):
+        partner = (i + b) % (2 * b)
+        pos = (cosine(z[i], z[partner]) / tau).exp()
+        neg = [(cosine(z[i], z[j]) / tau).exp() for j in range(2 * b) if j not in (i, partner)]
+        n_g = pos * 0
+        if neg:
+            mean = sum(e**beta for e in neg) / len(neg)
+            n_g = (-tau_plus * len(neg) * pos + sum(e**beta / mean * e for e in neg)) / (1 - tau_plus)
+            n_g = n_g if n_g > len(neg) * math.exp(-1 / tau) else pos.new_tensor(len(neg) * math.exp(-1 / tau))
+        total = total - (pos / (pos + n_g)).log()
+    return total / (2 * b)
+
+
+def supcon_by_hand(z1: Tensor, z2: Tensor, tau: float, positive: list[list[bool]]) -> Tensor:
+    """Khosla et al. 2020 (SupCon, arXiv:2004.11362), eq. 2, over the 2N rows of both views: the mean over i of
+    -1/|P(i)| sum_{p in P(i)} log exp(z_i.z_p / tau) / sum_{a != i} exp(z_i.z_a / tau). positive[i][j]: items i and j
+    belong together; the other view of an item always belongs to it."""
+    z = torch.cat([z1, z2])
+    n = len(z1)
+    total = z1.new_zeros(())
+    for i in range(2 * n):
+        below = sum((cosine(z[i], z[a]) / tau).exp() for a in range(2 * n) if a != i)
+        members = [p for p in range(2 * n) if p != i and (positive[i % n][p % n] or i % n == p % n)]
+        total = total - sum(((cosine(z[i], z[p]) / tau).exp() / below).log() for p in members) / len(members)
+    return total / (2 * n)
+
+
 def jsd_by_hand(positive: Tensor, negative: Tensor) -> Tensor:
     """Sun et al. 2020 (InfoGraph, arXiv:1908.01000), eq. 4, the Jensen-Shannon estimator of f-GAN (Nowozin et al. 2016,
     table 6, activation log 2 - log(1 + exp(-v))): E_pos = log 2 - sp(-p), E_neg = sp(-n) + n - log 2, sp(x) =

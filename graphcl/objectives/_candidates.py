@@ -1,4 +1,4 @@
-"""Which candidates of an anchor count, and how much: masks and weights, in whole matrices and in blocks of rows."""
+"""Who an anchor's candidates are and how much each counts: keys, masks and weights, also in blocks of rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphcl.objectives._cosine import check_shape
+from graphcl.objectives._cosine import check_pair, check_shape, unit
 
 # (logits [n, M], numbers of their rows [n]) -> weights [n, M] of the negatives.
 Weights = Callable[[Tensor, Tensor], Tensor]
@@ -89,3 +89,40 @@ class Candidates:
     def _of_items(self, table: Tensor, items: Tensor) -> Tensor:
         rows = table.index_select(0, items)
         return rows if self.views == 1 else torch.cat([rows] * self.views, 1)
+
+
+def positive_rows(target: Tensor | None, n: int, m: int, like: Tensor) -> Tensor:
+    """`target` [N], the keys that are the anchors' positives, or 0..N-1."""
+    if target is not None:
+        check_shape("target", target, n)
+        return target
+    if m < n:
+        raise ValueError(f"{n} anchors and only {m} keys: each anchor's positive must be among the keys (see `target`)")
+    return torch.arange(n, device=like.device)
+
+
+def unit_keys(name: str, keys: Tensor, z: Tensor) -> Tensor:
+    """Keys [M, D] scaled to length 1."""
+    check_shape(name, keys, None, z.shape[1])
+    return unit(keys)
+
+
+def both_views(
+    z1: Tensor, z2: Tensor, keys1: Tensor | None = None, keys2: Tensor | None = None, target: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of SimCLR's setting: anchors [2N, D] and keys [2M, D] of length 1, the anchors themselves among the keys [2N],
+    and their positives [2N]. Arguments as of `ntxent`.
+    """
+    check_pair("z1", z1, "z2", z2)
+    if (keys1 is None) != (keys2 is None):
+        raise ValueError("keys1 and keys2 go together: give both or neither")
+    anchors = unit(torch.cat([z1, z2]))
+    if keys1 is None or keys2 is None:
+        keys = anchors[:]  # torch.compile takes no tensor twice as input of one autograd.Function
+    else:
+        check_shape("keys1", keys1, len(keys2), None)
+        keys = torch.cat([unit_keys("keys1", keys1, z1), unit_keys("keys2", keys2, z1)])
+    m = len(keys) // 2
+    rows = positive_rows(target, len(z1), m, z1)
+    # Row i's positive is the same item in the other half. Labelling rows by 0..N-1 would make each its own positive.
+    return anchors, keys, torch.cat([rows, rows + m]), torch.cat([rows + m, rows])

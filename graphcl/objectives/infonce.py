@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphcl.objectives import streamed
-from graphcl.objectives._candidates import Candidates, Weights
+from graphcl.objectives._candidates import Candidates, Weights, both_views, positive_rows, unit_keys
 from graphcl.objectives._cosine import check_pair, check_shape, check_tau, product, unit
 
 FORMS = ("auto", "dense", "fused", "streamed")
@@ -63,13 +63,13 @@ def infonce(
         raise ValueError("keys1 and keys2 go together: give both, or keys2 alone with symmetric=False")
     n, m = len(z1), len(z1 if keys2 is None else keys2)
     form = _form(form, n * m, DENSE_TWO_WAYS if symmetric else DENSE_ONE_WAY)
-    target = _rows(target, n, m, z1)
+    target = positive_rows(target, n, m, z1)
     candidates = Candidates(target, mask=mask, weights=weights, shape=(n, m))
     a1, a2 = unit(z1), unit(z2)
-    k2 = a2 if keys2 is None else _keys("keys2", keys2, z1)
+    k2 = a2 if keys2 is None else unit_keys("keys2", keys2, z1)
     if symmetric and keys1 is not None:
         check_shape("keys1", keys1, m, None)
-        k1 = _keys("keys1", keys1, z1)
+        k1 = unit_keys("keys1", keys1, z1)
     else:
         k1 = a1
     if form == "dense":
@@ -111,19 +111,8 @@ def ntxent(
     Returns a scalar; a single pair gives 0. SimCLR (Chen et al., 2020) eq. 1 = GRACE (Zhu et al., 2020) eq. 1.
     """
     check_tau(tau)
-    check_pair("z1", z1, "z2", z2)
-    if (keys1 is None) != (keys2 is None):
-        raise ValueError("keys1 and keys2 go together: give both or neither")
-    n, m = len(z1), len(z1 if keys2 is None else keys2)
-    anchors = unit(torch.cat([z1, z2]))  # [2N, D]
-    if keys1 is None or keys2 is None:
-        keys = anchors[:]  # torch.compile takes no tensor twice as input of one autograd.Function
-    else:
-        check_shape("keys1", keys1, m, None)
-        keys = torch.cat([_keys("keys1", keys1, z1), _keys("keys2", keys2, z1)])  # [2M, D]
-    rows = _rows(target, n, m, z1)
-    # Row i's positive is the same item in the other half. Labelling rows by 0..N-1 would make each its own positive.
-    own, positive = torch.cat([rows, rows + m]), torch.cat([rows + m, rows])  # [2N]
+    anchors, keys, own, positive = both_views(z1, z2, keys1, keys2, target)  # [2N, D], [2M, D], [2N], [2N]
+    n, m = len(z1), len(keys) // 2
     candidates = Candidates(positive, own=own, mask=mask, weights=weights, shape=(n, m), views=2)
     symmetric = keys1 is None and target is None
     form = _form(form, 2 * n * n if symmetric else 4 * n * m, DENSE_TWO_WAYS)
@@ -222,21 +211,6 @@ class NTXent(nn.Module):
     def forward(self, z1: Tensor, z2: Tensor, **keys: Any) -> Tensor:
         """`ntxent(z1, z2, tau)`; keys1, keys2, target, mask and weights as there."""
         return ntxent(z1, z2, self.tau, **keys)
-
-
-def _rows(target: Tensor | None, n: int, m: int, like: Tensor) -> Tensor:
-    """`target`, or 0..N-1."""
-    if target is not None:
-        check_shape("target", target, n)
-        return target
-    if m < n:
-        raise ValueError(f"{n} anchors and only {m} keys: each anchor's positive must be among the keys (see `target`)")
-    return torch.arange(n, device=like.device)
-
-
-def _keys(name: str, keys: Tensor, z: Tensor) -> Tensor:
-    check_shape(name, keys, None, z.shape[1])
-    return unit(keys)
 
 
 def _streamed(a: Tensor, keys: Tensor, tau: float, candidates: Candidates) -> Tensor:
