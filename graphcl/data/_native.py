@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,13 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from graphcl.data.store import GraphStore
+
+
+class Places(NamedTuple):
+    """Where the rows of each graph of a batch begin in the store [b], and their slices in the batch [b + 1]."""
+
+    start: NDArray[np.int64]
+    slices: NDArray[np.int64]
 
 
 @cache
@@ -27,34 +34,29 @@ def native() -> SimpleNamespace | None:
 
 
 def gather(
-    kernels: SimpleNamespace,
-    store: GraphStore,
-    rows: NDArray[np.int64],
-    first_row: NDArray[np.int64],
-    node_slices: NDArray[np.int64],
-    first_edge: NDArray[np.int64],
-    edge_slices: NDArray[np.int64],
+    kernels: SimpleNamespace, store: GraphStore, rows: NDArray[np.int64], nodes: Places, edges: Places
 ) -> dict[str, Tensor]:
-    """The tensors of the batch of the graphs `rows` [b], which begin at first_row and first_edge [b] in the store."""
+    """The tensors of the batch of the graphs `rows` [b], made on the CPU."""
 
-    def widened(values: Tensor, start: NDArray[np.int64], slices: NDArray[np.int64]) -> Tensor:
-        dtype = values.dtype if values.is_floating_point() else torch.int64
-        out = torch.empty(int(slices[-1]), values.shape[1], dtype=dtype)
-        kernels.widen(values.numpy().reshape(-1), start, slices, values.shape[1], out.numpy().reshape(-1))
-        return out
+    def widened(values: Tensor, places: Places) -> Tensor:
+        held, width = values.numpy(), values.shape[1]
+        out = np.empty((places.slices[-1], width), held.dtype if held.dtype.kind == "f" else np.int64)
+        kernels.widen(held.reshape(-1), places.start, places.slices, width, out.reshape(-1))
+        return torch.from_numpy(out)
 
-    n_id = torch.empty(int(node_slices[-1]), dtype=torch.int64)
-    graph_of_node = torch.empty_like(n_id)
-    kernels.number(first_row, node_slices, graph_of_node.numpy(), n_id.numpy())
-    edge_index = torch.empty(2, int(edge_slices[-1]), dtype=torch.int64)
-    kernels.edges(store.src.numpy(), store.dst.numpy(), first_edge, edge_slices, node_slices, edge_index.numpy())
-    values = {"x": widened(store.x, first_row, node_slices), "edge_index": edge_index}
+    # Made by numpy: with tensors the bookkeeping would take as long as the gather.
+    n_id, graph_of_node = np.empty((2, nodes.slices[-1]), np.int64)
+    kernels.number(nodes.start, nodes.slices, graph_of_node, n_id)
+    edge_index = np.empty((2, edges.slices[-1]), np.int64)
+    kernels.edges(store.src.numpy(), store.dst.numpy(), edges.start, edges.slices, nodes.slices, edge_index)
+    values = {"x": widened(store.x, nodes), "edge_index": torch.from_numpy(edge_index)}
     if store.edge_attr is not None:
-        values["edge_attr"] = widened(store.edge_attr, first_edge, edge_slices)
+        values["edge_attr"] = widened(store.edge_attr, edges)
     index = torch.from_numpy(rows)
     if store.y is not None:
         values["y"] = store.y.index_select(0, index)
-    return values | {"graph_id": index, "n_id": n_id, "batch": graph_of_node, "ptr": torch.from_numpy(node_slices)}
+    values |= {"graph_id": index, "n_id": torch.from_numpy(n_id), "batch": torch.from_numpy(graph_of_node)}
+    return values | {"ptr": torch.from_numpy(nodes.slices)}
 
 
 # Places are unsigned: numba asks of every signed index whether it counts from the end, and then nothing is vectorized.

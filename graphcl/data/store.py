@@ -215,27 +215,30 @@ class GraphStore:
         if index.dim() != 1 or index.dtype not in (torch.int64, torch.int32) or len(index) == 0:
             raise ValueError(f"index must be [b] integers with b > 0, got {index.dtype} {tuple(index.shape)}")
         rows = index.numpy().astype(np.int64)
-        if rows.min() < 0 or rows.max() >= len(self):
+        if np.minimum.reduce(rows | (len(self) - 1 - rows)) < 0:  # the sign of one is the sign of both
             raise ValueError(f"index goes from {rows.min()} to {rows.max()}, graphs from 0 to {len(self) - 1}")
         kernels = _native.native() if self._compiled() else None
-        first_row, node_slices = self._places(self.node_ptr, rows, kernels)
-        first_edge, edge_slices = self._places(self.edge_ptr, rows, kernels)
-        places = (first_row, node_slices, first_edge, edge_slices)
-        values = self._gather(rows, *places) if kernels is None else _native.gather(kernels, self, rows, *places)
+        nodes, edges = self._places(self.node_ptr, rows, kernels), self._places(self.edge_ptr, rows, kernels)
+        if kernels is None:
+            values = self._gather(rows, nodes, edges)
+        else:
+            values = _native.gather(kernels, self, rows, nodes, edges)
 
         # From numpy, since torch takes five times as long for such small tensors; on the CPU wherever the store lies.
-        slices_of_nodes, slices_of_edges = torch.from_numpy(node_slices), torch.from_numpy(edge_slices)
-        one_each = torch.from_numpy(np.arange(len(rows) + 1))
-        none = torch.from_numpy(np.zeros(len(rows), dtype=np.int64))
-        slices = {"x": slices_of_nodes, "edge_index": slices_of_edges, "edge_attr": slices_of_edges}
-        slices |= {"y": one_each, "graph_id": one_each, "n_id": slices_of_nodes}
-        kept = [key for key in values if key in slices]  # all but batch and ptr
-        batch: Any = copy.copy(_EMPTY)
+        slices_of_nodes, slices_of_edges = torch.from_numpy(nodes.slices), torch.from_numpy(edges.slices)
+        one_each, none = torch.from_numpy(np.arange(len(rows) + 1)), torch.from_numpy(np.zeros_like(rows))
+        slices = {"x": slices_of_nodes, "edge_index": slices_of_edges}
+        if self.edge_attr is not None:
+            slices["edge_attr"] = slices_of_edges
+        if self.y is not None:
+            slices["y"] = one_each
+        slices |= {"graph_id": one_each, "n_id": slices_of_nodes}
+        batch: Any = _EMPTY.__copy__()
         vars(batch._store).update(
             _mapping=values,
             _num_graphs=len(rows),
-            _slice_dict={key: slices[key] for key in kept},
-            _inc_dict={key: slices_of_nodes[:-1] if key == "edge_index" else none for key in kept},
+            _slice_dict=slices,
+            _inc_dict=dict.fromkeys(slices, none) | {"edge_index": slices_of_nodes[:-1]},
         )
         if device is None or torch.device(device) == self.device:
             return batch
@@ -245,45 +248,38 @@ class GraphStore:
         given = (self.x, self.src) if self.edge_attr is None else (self.x, self.src, self.edge_attr)
         return self.device.type == "cpu" and all(value.dtype in _COMPILED for value in given)
 
-    def _places(self, pointer: Tensor, rows: NDArray[np.int64], kernels: Any = None) -> tuple[NDArray[np.int64], ...]:
-        """First rows [b] of the graphs `rows` [b] in the store, and their slices [b + 1] in the batch."""
-        places, start, slices = pointer.numpy(), np.empty_like(rows), np.zeros(len(rows) + 1, dtype=np.int64)
+    def _places(self, pointer: Tensor, rows: NDArray[np.int64], kernels: Any = None) -> _native.Places:
+        ends, start, slices = pointer.numpy(), np.empty_like(rows), np.zeros(len(rows) + 1, dtype=np.int64)
         if kernels is not None:
-            good = kernels.places(places, rows, start, slices)
+            good = kernels.places(ends, rows, start, slices)
         else:
-            start = places[rows]
-            counts = places[rows + 1] - start
-            np.cumsum(counts, out=slices[1:])
-            good = start.min() >= 0 and counts.min() >= 0 and (start + counts).max() <= places[-1]
+            start, stop = ends[rows], ends[rows + 1]
+            counts = stop - start
+            counts.cumsum(out=slices[1:])
+            good = np.minimum.reduce(start | counts | (ends[-1] - stop)) >= 0
         if not good:
             raise ValueError(f"{self.name}: the pointers are damaged; delete {self.folder} and build it again")
-        return start, slices
+        return _native.Places(start, slices)
 
-    def _gather(
-        self,
-        rows: NDArray[np.int64],
-        first_row: NDArray[np.int64],
-        node_slices: NDArray[np.int64],
-        first_edge: NDArray[np.int64],
-        edge_slices: NDArray[np.int64],
-    ) -> dict[str, Tensor]:
+    def _gather(self, rows: NDArray[np.int64], nodes: _native.Places, edges: _native.Places) -> dict[str, Tensor]:
         """The batch's tensors, made where the store lies."""
-        first_node = node_slices[:-1]
-        numbers = (np.diff(node_slices), first_row - first_node, np.diff(edge_slices), first_edge - edge_slices[:-1])
-        small = torch.from_numpy(np.concatenate([rows, *numbers, node_slices]))
+        numbers = [rows]
+        for start, slices in (nodes, edges):
+            numbers += [slices[1:] - slices[:-1], start - slices[:-1]]
+        small = torch.from_numpy(np.concatenate([*numbers, nodes.slices]))
         if self.device.type == "cuda":
             small = small.pin_memory()  # one copy to the device, and nobody waits for it
         small = small.to(self.device, non_blocking=True)
-        index, nodes, node_shift, edges, edge_shift = small[: 5 * len(rows)].view(5, -1)
+        index, node_counts, node_shift, edge_counts, edge_shift = small[: 5 * len(rows)].view(5, -1)
         ptr = small[5 * len(rows) :]
-        count, total = int(node_slices[-1]), int(edge_slices[-1])
-        places = torch.arange(max(count, total), device=self.device)
-        graph_of_node = torch.repeat_interleave(nodes, output_size=count)
-        graph_of_edge = torch.repeat_interleave(edges, output_size=total)
-        n_id = node_shift.index_select(0, graph_of_node).add_(places[:count])
-        e_id = edge_shift.index_select(0, graph_of_edge).add_(places[:total])
+        n, e = int(nodes.slices[-1]), int(edges.slices[-1])
+        places = torch.arange(max(n, e), device=self.device)
+        graph_of_node = torch.repeat_interleave(node_counts, output_size=n)
+        graph_of_edge = torch.repeat_interleave(edge_counts, output_size=e)
+        n_id = node_shift.index_select(0, graph_of_node).add_(places[:n])
+        e_id = edge_shift.index_select(0, graph_of_edge).add_(places[:e])
         ends = torch.stack([self.src.index_select(0, e_id), self.dst.index_select(0, e_id)])
-        values = {"x": _wide(_rows(self.x, n_id)), "edge_index": ends + ptr.index_select(0, graph_of_edge)}
+        values = {"x": _wide(_rows(self.x, n_id)), "edge_index": _wide(ends).add_(ptr.index_select(0, graph_of_edge))}
         if self.edge_attr is not None:
             values["edge_attr"] = _wide(_rows(self.edge_attr, e_id))
         if self.y is not None:
