@@ -12,10 +12,13 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["augment", "augment.*", "graphcl", "graphcl.*"]), "graphcl.configs"],
-    package_dir={"graphcl.configs": "configs"},
+    packages=[
+        *find_packages(include=["augment", "augment.*", "graphcl", "graphcl.*"]),
+        *("graphcl.configs", "graphcl.benchmarks"),
+    ],
+    package_dir={"graphcl.configs": "configs", "graphcl.benchmarks": "benchmarks"},
     package_data={
-        "graphcl.configs": ["*.yaml"],
+        "graphcl.configs": ["*.yaml", "benchmarks/*.yaml"],
         "graphcl.data": ["bundled/*", "bundled/*/*", "bundled/*/*/*"],
         "graphcl": ["py.typed"],
         "augment": ["py.typed"],
@@ -37,7 +40,11 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.5", "mypy>=1.10", "types-PyYAML"],
+        "dev": [
+            *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.5", "mypy>=1.10", "types-PyYAML"),
+            "numba>=0.60",
+        ],
+        "fast": ["numba>=0.60"],
         "tensorboard": ["tensorboard>=2.15"],
     },
     entry_points={"console_scripts": ["graphcl=graphcl.cli:main"]},

@@ -1,4 +1,7 @@
-"""Write the README's tables from results/. `python benchmarks/tables.py`; a test checks that they are current."""
+"""Write the tables of README.md and docs/performance.md from results/. `python benchmarks/tables.py`.
+
+A test checks that they are current.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import statistics
 from nodes import cell
 from record import RESULTS, ROOT, read
 
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 BESIDE = {"raw": "raw features", "supervised": "supervised GCN"}
 
 
@@ -21,6 +25,9 @@ def tables() -> dict[str, str]:
         made["nodes"] = nodes(read("nodes"))
     if read("epochs"):
         made["epochs"] = epochs(read("epochs"))
+    if (RESULTS / "bench.json").exists():
+        result = json.loads((RESULTS / "bench.json").read_text())
+        made |= {"bench": bench(result), "growth": growth(result)}
     return made
 
 
@@ -76,8 +83,34 @@ def epochs(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def bench(result: dict) -> str:
+    """Ratios of `graphcl bench`, what they must be, and the machine's limits."""
+    lines = ["| row | what | on | ratio | needs | aims at | holds |", "|---|---|---|---|---|---|---|"]
+    for row in result["rows"]:
+        sign, holds = "≤" if row["at_most"] else "≥", {None: "", True: "yes", False: "**no**"}[row["ok"]]
+        bounds = ["" if row[key] is None else f"{sign} {row[key]:g}" for key in ("floor", "stretch")]
+        cells = [f"`{row['name']}`", row["what"], row["data"], f"{row['ratio']:.3g} x", *bounds, holds]
+        lines.append(f"| {' | '.join(cells)} |")
+    limits = [
+        f"{name} {value / 1e9:,.1f} {'GB/s' if name == 'copy' else 'GFLOP/s'}"
+        for name, value in result["limits"].items()
+    ]
+    return "\n".join([*lines, "", f"{result['machine']}, {result['device']}; {', '.join(limits)}."])
+
+
+def growth(result: dict) -> str:
+    """Time and memory of an epoch by the size of the data."""
+    series = {row["name"]: row["details"] for row in result["rows"] if "details" in row}
+    lines = ["| row | items | epoch (s) | MB before | MB more |", "|---|---|---|---|---|"]
+    for name, rows in series.items():
+        for row in rows:
+            figures = [f"{row[key]:,.0f}" for key in ("before_mb", "more_mb")]
+            lines.append(f"| `{name}` | {row['items']:,} | {row['seconds']:.3g} | {' | '.join(figures)} |")
+    return "\n".join([*lines, "", "![time and memory](../results/growth.png)"]) if series else ""
+
+
 def filled(text: str) -> str:
-    """The README with its tables as results/ has them."""
+    """A page with its tables as results/ has them."""
     for name, table in tables().items():
         pattern = rf"(<!-- results: {name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.S)
@@ -85,5 +118,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
