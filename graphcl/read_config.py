@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -65,21 +65,37 @@ def config_folder() -> Path:
 
 def config_names() -> list[str]:
     """Names of the shipped configs."""
-    return sorted(path.stem for path in config_folder().glob("*.yaml"))
+    return _names(config_folder())
+
+
+def benchmark_names() -> list[str]:
+    """Names of the shipped benchmark files."""
+    return _names(config_folder() / "benchmarks")
 
 
 def find_config(name: str) -> Path:
     """Path of a config, given its name (`grace`) or its path (`my/own.yaml`)."""
-    path = Path(name)
+    return _find(name, config_folder(), "config")
+
+
+def find_benchmark(name: str) -> Path:
+    """Path of a benchmark file, given its name (`graphs`) or its path (`my/study.yaml`)."""
+    return _find(name, config_folder() / "benchmarks", "benchmark")
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _find(name: str, folder: Path, what: str) -> Path:
+    path, shipped = Path(name), _names(folder)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
-            raise ConfigError(
-                f"no config file {name!r}; give a path to a YAML file or one of: {', '.join(config_names())}"
-            )
+            raise ConfigError(f"no {what} file {name!r}; give a path to a YAML file or one of: {', '.join(shipped)}")
         return path
-    if name in config_names():
-        return config_folder() / f"{name}.yaml"
-    raise ConfigError(f"no config {name!r}{near(name, config_names())}; shipped: {', '.join(config_names())}")
+    if name in shipped:
+        return folder / f"{name}.yaml"
+    raise ConfigError(f"no {what} {name!r}{near(name, shipped)}; shipped: {', '.join(shipped)}")
 
 
 def run_config(folder: Path) -> Path:
@@ -122,8 +138,14 @@ def parse_config(values: Mapping[str, Any], where: str = "config") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [_readable(item, where) for item in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        raise config_error(error, where) from None
+
+
+def config_error(
+    error: ValidationError, where: str, fields_at: Callable[[list[str]], list[str]] | None = None
+) -> ConfigError:
+    """The mistakes in readable words, one a line. fields_at: the keys known at a place; none: of a Config."""
+    return ConfigError("\n".join(_readable(item, where, fields_at or _fields_at) for item in error.errors()))
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -165,12 +187,12 @@ def models(kind: str) -> dict[str, type[Strict]]:
     return {get_args(model.model_fields["name"].annotation)[0]: model for model in get_args(union)}
 
 
-def _readable(item: Any, where: str) -> str:
+def _readable(item: Any, where: str, fields_at: Callable[[list[str]], list[str]]) -> str:
     """One pydantic error as `file: place: what is wrong; the way out`."""
     loc = [str(part) for part in item["loc"]]
     if item["type"] == "extra_forbidden":
         *place, key = loc
-        fields = _fields_at(place)
+        fields = fields_at(place)
         hint = near(key, fields) or (f"; known: {', '.join(fields)}" if fields else "")
         return f"{where}: {_place(place)}unknown key {key!r}{hint}"
     if item["type"] == "union_tag_invalid":
