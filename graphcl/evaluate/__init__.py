@@ -3,4 +3,5 @@
 from graphcl.evaluate.embed import embed
 from graphcl.evaluate.knn import knn
 from graphcl.evaluate.probe import linear_probe
-from graphcl.evaluate.scores import Scores
+from graphcl.evaluate.protocols import PROTOCOLS
+from graphcl.evaluate.scores import Scores, SeedScores, over_seeds

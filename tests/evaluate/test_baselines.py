@@ -150,7 +150,8 @@ def test_test_labels_are_never_seen(monkeypatch):
 # --- supervised -------------------------------------------------------------------------------------------------------
 
 
-def test_supervised_networks_learn_what_the_features_do_not_say():
+def test_supervised_networks_learn_what_the_features_do_not_say(monkeypatch):
+    monkeypatch.setattr("graphcl.evaluate.baselines.GIN_EPOCHS", 40)
     data = communities(inside=0.5)
     scores = supervised_gcn(data, thirds(60))
     assert scores.mean > 0.75 and scores.mean > linear_probe(data.x, data.y, thirds(60)).mean

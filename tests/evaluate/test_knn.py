@@ -9,6 +9,7 @@ from torch import Tensor
 
 from graphcl.data.splits import Split
 from graphcl.evaluate import knn
+from graphcl.evaluate.knn import knn_plain
 
 
 def votes_by_hand(z: Tensor, y: Tensor, split: Split, part: str, k: int, tau: float) -> list[dict[int, float]]:
@@ -114,3 +115,16 @@ def test_mistakes_are_named():
     for tau in (0, -1.0, math.nan):
         with pytest.raises(ValueError, match=rf"tau must be > 0, got {tau}"):
             knn(z, y, split, tau=tau)
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_plain_knn_counts_heads(k):
+    z, y, split = problem(60, 3, 4)
+    right = []
+    for i in split.test.tolist():
+        near = sorted(((z[i] @ z[j] / (z[i].norm() * z[j].norm())).item(), int(y[j])) for j in split.train.tolist())
+        votes = [c for _, c in near[-k:]]
+        right.append(max(sorted(set(votes)), key=votes.count) == int(y[i]))
+    assert knn(z, y, split, k=k, tau=math.inf).values[0] == pytest.approx(sum(right) / len(right))
+    assert knn_plain(z, y, split) == knn(z, y, split, tau=math.inf)
+    assert knn_plain(z, y, split).protocol == "knn/clean/1"

@@ -73,7 +73,8 @@ def test_paper_is_graphcls_rule(seed):
     assert scores.protocol == "svm-rbf/paper/1" and scores.valid == ()
 
 
-def test_paper_makes_its_own_folds_by_the_seed_and_leaves_out_rows_without_a_label():
+def test_paper_makes_its_own_folds_by_the_seed_and_leaves_out_rows_without_a_label(monkeypatch):
+    monkeypatch.setattr("graphcl.evaluate.svm.OUTER", 4)
     z, y = rings(90, noise=1.5)
     wanted = svm_rbf_paper(z, y, seed=3)
     assert svm_rbf_paper(z, y, thirds(90), seed=3) == wanted != svm_rbf_paper(z, y, seed=4)
@@ -81,8 +82,9 @@ def test_paper_makes_its_own_folds_by_the_seed_and_leaves_out_rows_without_a_lab
     assert svm_rbf_paper(more, torch.cat([y, torch.full((7,), -1)]), seed=3) == wanted
 
 
-def test_threads_change_nothing():
-    z, y = rings(90, noise=1.5)
+def test_threads_change_nothing(monkeypatch):
+    monkeypatch.setattr("graphcl.evaluate.svm.OUTER", 4)
+    z, y = rings(60, noise=1.5)
     alone = svm_rbf_paper(z, y)
     torch.set_num_threads(2)
     try:
@@ -165,7 +167,8 @@ def test_decisions_order_two_classes_as_one_value_does():
 
 
 @pytest.mark.parametrize("svm", [svm_rbf, svm_linear, svm_rbf_paper])
-def test_embeddings_without_information_give_a_score_all_the_same(svm):
+def test_embeddings_without_information_give_a_score_all_the_same(svm, monkeypatch):
+    monkeypatch.setattr("graphcl.evaluate.svm.OUTER", 2)
     y = torch.arange(60) % 2
     for z in (torch.zeros(60, 4), torch.ones(60, 1), 1e-30 * torch.ones(60, 3), 1e12 * torch.ones(60, 3)):
         assert 0.2 < svm(z, y, thirds(60)).mean < 0.8
