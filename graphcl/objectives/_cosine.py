@@ -12,7 +12,7 @@ from torch import Tensor
 def unit(z: Tensor) -> Tensor:
     """Rows [..., D] scaled to length 1, in float32 or better. A zero row stays zero."""
     z = z if z.dtype == torch.float64 else z.float()
-    return z / length(z, z.dtype)
+    return z * (1 / length(z, z.dtype))  # backward of the quotient itself makes three more [..., D]
 
 
 def length(z: Tensor, dtype: torch.dtype) -> Tensor:

@@ -63,8 +63,9 @@ def infonce(
         raise ValueError("keys1 and keys2 go together: give both, or keys2 alone with symmetric=False")
     n, m = len(z1), len(z1 if keys2 is None else keys2)
     form = _form(form, n * m, DENSE_TWO_WAYS if symmetric else DENSE_ONE_WAY)
-    target = positive_rows(target, n, m, z1)
-    candidates = Candidates(target, mask=mask, weights=weights, shape=(n, m))
+    rows = positive_rows(target, n, m, z1)
+    candidates = Candidates(rows, mask=mask, weights=weights, shape=(n, m))
+    paired = keys1 is None and keys2 is None and target is None and candidates.plain
     a1, a2 = unit(z1), unit(z2)
     k2 = a2 if keys2 is None else unit_keys("keys2", keys2, z1)
     if symmetric and keys1 is not None:
@@ -79,9 +80,10 @@ def infonce(
             return loss
         back = logits.T if keys1 is None else product(a2 / tau, k1)
         return (loss + candidates.cross_entropy(back)) / 2
-    if symmetric and keys1 is None and candidates.plain:
-        lse = streamed.mean_lse_both(a1, a2, tau, keep=form == "fused")
-        return lse - (_positives(a1, a2, target) + _positives(a2, a1, target)) / (2 * tau)
+    if paired and symmetric:
+        return streamed.mean_lse_both(a1, a2, tau, paired=True, keep=form == "fused")
+    if paired:
+        return streamed.mean_lse(a1, a2, tau, paired=True)
     loss = _streamed(a1, k2, tau, candidates)
     return (loss + _streamed(a2, k1, tau, candidates)) / 2 if symmetric else loss
 
@@ -114,13 +116,12 @@ def ntxent(
     anchors, keys, own, positive = both_views(z1, z2, keys1, keys2, target)  # [2N, D], [2M, D], [2N], [2N]
     n, m = len(z1), len(keys) // 2
     candidates = Candidates(positive, own=own, mask=mask, weights=weights, shape=(n, m), views=2)
-    symmetric = keys1 is None and target is None
-    form = _form(form, 2 * n * n if symmetric else 4 * n * m, DENSE_TWO_WAYS)
+    paired = keys1 is None and target is None and candidates.plain
+    form = _form(form, 2 * n * n if paired else 4 * n * m, DENSE_TWO_WAYS)
     if form == "dense":
         return candidates.cross_entropy(product(anchors / tau, keys))  # [2N, 2M]
-    if symmetric and candidates.plain:
-        lse = streamed.mean_lse_self(anchors, tau, keep=form == "fused")
-        return lse - _positives(anchors, anchors, positive) / tau
+    if paired:
+        return streamed.mean_lse_self(anchors, tau, paired=True, keep=form == "fused")
     return _streamed(anchors, keys, tau, candidates)
 
 
@@ -216,13 +217,9 @@ class NTXent(nn.Module):
 def _streamed(a: Tensor, keys: Tensor, tau: float, candidates: Candidates) -> Tensor:
     """`candidates.cross_entropy` of the cosines of anchors a [N, D] and keys [M, D], over tau."""
     if candidates.plain and candidates.own is None:
-        return streamed.mean_lse(a, keys, tau) - _positives(a, keys, candidates.target) / tau
+        positives = keys.index_select(0, candidates.target)
+        return streamed.mean_lse(a, keys, tau) - (a * positives).sum(1).mean() / tau
     return streamed.rowwise(a, keys, tau, candidates.row_loss)
-
-
-def _positives(a: Tensor, keys: Tensor, target: Tensor) -> Tensor:
-    """Mean cosine of the anchors and their positives."""
-    return (a * keys.index_select(0, target)).sum(1).mean()
 
 
 def _form(form: str, pairs: int, dense: int) -> str:

@@ -32,21 +32,31 @@ Block = tuple[int, int]  # rows and columns of a tile
 RowLoss = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 
 
-def mean_lse(a: Tensor, b: Tensor, tau: float, *, block: Block | None = None) -> Tensor:
-    """Mean over i of log sum_j exp(a_i.b_j / tau). a: [N, D], b: [M, D], rows no longer than 1."""
-    result: Tensor = _OneWay.apply(a, b, tau, block or _block(a))
+def mean_lse(a: Tensor, b: Tensor, tau: float, *, paired: bool = False, block: Block | None = None) -> Tensor:
+    """Mean over i of log sum_j exp(a_i.b_j / tau). a: [N, D], b: [M, D], rows no longer than 1.
+
+    paired: minus the mean of a_i.b_i / tau, for N = M; this makes it InfoNCE.
+    """
+    result: Tensor = _OneWay.apply(a, b, tau, paired, block or _block(a))
     return result
 
 
-def mean_lse_both(a: Tensor, b: Tensor, tau: float, *, keep: bool = False, block: Block | None = None) -> Tensor:
+def mean_lse_both(
+    a: Tensor, b: Tensor, tau: float, *, paired: bool = False, keep: bool = False, block: Block | None = None
+) -> Tensor:
     """(mean_lse(a, b) + mean_lse(b, a)) / 2. keep: hold the N x M exponentials from the first pass to the second."""
-    result: Tensor = _TwoPass.apply(a, b, tau, keep, block or _block(a))
+    result: Tensor = _TwoPass.apply(a, b, tau, paired, keep, block or _block(a))
     return result
 
 
-def mean_lse_self(z: Tensor, tau: float, *, keep: bool = False, block: Block | None = None) -> Tensor:
-    """Mean over i of log sum_{j != i} exp(z_i.z_j / tau). z: [N, D], N >= 2. keep: hold half of N x N exponentials."""
-    result: Tensor = _TwoPass.apply(z, None, tau, keep, block or _block(z))
+def mean_lse_self(
+    z: Tensor, tau: float, *, paired: bool = False, keep: bool = False, block: Block | None = None
+) -> Tensor:
+    """Mean over i of log sum_{j != i} exp(z_i.z_j / tau). z: [N, D], N >= 2. keep: hold half of N x N exponentials.
+
+    paired: minus the mean of z_i.z_p / tau, where p is the same row in the other half of z; this makes it NT-Xent.
+    """
+    result: Tensor = _TwoPass.apply(z, None, tau, paired, keep, block or _block(z))
     return result
 
 
@@ -75,7 +85,7 @@ def queue_loss(
 
 class _OneWay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, tau: float, block: Block) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, tau: float, paired: bool, block: Block) -> Tensor:
         n, m = len(a), len(b)
         need_a, need_b = ctx.needs_input_grad[:2]
         grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b) if need_b else None
@@ -108,18 +118,18 @@ class _OneWay(torch.autograd.Function):
                         grad_b[start:stop].addmm_(tile.T, scaled)
                 out.mul_(share / (n * tau))
         ctx.save_for_backward(grad_a if need_a else None, grad_b)
-        return total / n
+        return total / n - _pairs(a, b, tau, grad_a, grad_b) if paired else total / n
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return *_gradients(ctx, grad), None, None
+        return *_gradients(ctx, grad), None, None, None
 
 
 class _TwoPass(torch.autograd.Function):
     """Row and column sums, then the gradients. Without b: of the symmetric matrix of a, its upper triangle of tiles."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor | None, tau: float, keep: bool, block: Block) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor | None, tau: float, paired: bool, keep: bool, block: Block) -> Tensor:
         other = a if b is None else b
         n, m = len(a), len(other)
         places = []  # of the tiles: first and last row, first and last column
@@ -148,8 +158,9 @@ class _TwoPass(torch.autograd.Function):
                 if b is not None or start != first:
                     columns[start:stop] = _add_terms(columns[start:stop], tile, 0, tau)
             result = (_log(rows, tau).mean() + _log(columns, tau).mean()) / 2
+            one, two = (a, b) if b is not None else a.chunk(2)
             if not any(ctx.needs_input_grad):
-                return result
+                return result - _pairs(one, two, tau) if paired else result
 
             # In a symmetric matrix every tile stands for its mirror image too, so both halves of the mean are whole.
             factor = tau if b is None else 2 * tau
@@ -170,11 +181,12 @@ class _TwoPass(torch.autograd.Function):
                 if b is not None or start != first:
                     grad_b[start:stop].addmm_(both.T, a[first:last])
         ctx.save_for_backward(grad_a, None if b is None else grad_b)
-        return result
+        grads = (grad_a, grad_b) if b is not None else grad_a.chunk(2)
+        return result - _pairs(one, two, tau, *grads) if paired else result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return *_gradients(ctx, grad), None, None, None
+        return *_gradients(ctx, grad), None, None, None, None
 
 
 class _RowWise(torch.autograd.Function):
@@ -280,6 +292,15 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled():  # by create_graph=True. The saved gradients are constants: theirs would be wrong.
         raise RuntimeError('a streamed loss has no second derivative; take form="dense" for create_graph=True')
     return tuple(None if x is None else grad * x for x in ctx.saved_tensors)
+
+
+def _pairs(a: Tensor, b: Tensor, tau: float, grad_a: Tensor | None = None, grad_b: Tensor | None = None) -> Tensor:
+    """Mean of a_i.b_i / tau; its gradient is taken off grad_a and grad_b."""
+    share = 1 / (len(a) * tau)
+    for grad, other in ((grad_a, b), (grad_b, a)):
+        if grad is not None:
+            grad.sub_(other, alpha=share)
+    return (a * b).sum(1).sum() * share
 
 
 # Terms of a sum of exponentials: themselves, or for a small tau their logarithms.

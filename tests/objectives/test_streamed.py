@@ -45,37 +45,54 @@ tiles = st.tuples(st.integers(1, 15), st.integers(1, 15))
 
 
 @settings(max_examples=25, deadline=None)
-@given(**sizes, block=tiles)
-def test_one_direction_in_tiles(n, m, tau, seed, block):
-    assert_same(
-        values_and_gradients(lambda a, b: mean_lse(a, b, tau, block=block), units(n, 3, seed), units(m, 3, seed + 1)),
-        values_and_gradients(
-            lambda a, b: (a @ b.T / tau).logsumexp(1).mean(), units(n, 3, seed), units(m, 3, seed + 1)
-        ),
-    )
-
-
-@settings(max_examples=25, deadline=None)
-@given(**sizes, block=tiles, keep=st.booleans())
-def test_both_directions_in_tiles(n, m, tau, seed, block, keep):
+@given(**sizes, block=tiles, paired=st.booleans())
+def test_one_direction_in_tiles(n, m, tau, seed, block, paired):
     def whole(a: Tensor, b: Tensor) -> Tensor:
         logits = a @ b.T / tau
-        return (logits.logsumexp(1).mean() + logits.logsumexp(0).mean()) / 2
+        return logits.logsumexp(1).mean() - (logits.diagonal().mean() if paired else 0)
 
-    inputs = units(n, 3, seed), units(m, 3, seed + 1)
-    tiled = values_and_gradients(lambda a, b: mean_lse_both(a, b, tau, keep=keep, block=block), *inputs)
+    inputs = units(n, 3, seed), units(n if paired else m, 3, seed + 1)
+    tiled = values_and_gradients(lambda a, b: mean_lse(a, b, tau, paired=paired, block=block), *inputs)
     assert_same(tiled, values_and_gradients(whole, *inputs))
 
 
 @settings(max_examples=25, deadline=None)
-@given(n=st.integers(2, 19), tau=st.sampled_from(TAUS), seed=st.integers(0, 99), block=tiles, keep=st.booleans())
-def test_a_triangle_of_tiles_is_the_symmetric_matrix(n, tau, seed, block, keep):
+@given(**sizes, block=tiles, keep=st.booleans(), paired=st.booleans())
+def test_both_directions_in_tiles(n, m, tau, seed, block, keep, paired):
+    def whole(a: Tensor, b: Tensor) -> Tensor:
+        logits = a @ b.T / tau
+        both = (logits.logsumexp(1).mean() + logits.logsumexp(0).mean()) / 2
+        return both - (logits.diagonal().mean() if paired else 0)
+
+    def tiled(a: Tensor, b: Tensor) -> Tensor:
+        return mean_lse_both(a, b, tau, paired=paired, keep=keep, block=block)
+
+    inputs = units(n, 3, seed), units(n if paired else m, 3, seed + 1)
+    assert_same(values_and_gradients(tiled, *inputs), values_and_gradients(whole, *inputs))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(2, 19),
+    tau=st.sampled_from(TAUS),
+    seed=st.integers(0, 99),
+    block=tiles,
+    keep=st.booleans(),
+    paired=st.booleans(),
+)
+def test_a_triangle_of_tiles_is_the_symmetric_matrix(n, tau, seed, block, keep, paired):
+    n = 2 * n if paired else n
+
     def whole(z: Tensor) -> Tensor:
-        return (z @ z.T / tau).masked_fill(torch.eye(n, dtype=torch.bool), -math.inf).logsumexp(1).mean()
+        logits = z @ z.T / tau
+        pairs = logits.diagonal(n // 2).mean() if paired else 0
+        return logits.masked_fill(torch.eye(n, dtype=torch.bool), -math.inf).logsumexp(1).mean() - pairs
+
+    def tiled(z: Tensor) -> Tensor:
+        return mean_lse_self(z, tau, paired=paired, keep=keep, block=block)
 
     z = units(n, 3, seed)
-    tiled = values_and_gradients(lambda z: mean_lse_self(z, tau, keep=keep, block=block), z)
-    assert_same(tiled, values_and_gradients(whole, z))
+    assert_same(values_and_gradients(tiled, z), values_and_gradients(whole, z))
 
 
 @settings(max_examples=25, deadline=None)
