@@ -14,6 +14,7 @@ from augment.diffuse import HeatDiffusion, PPRDiffusion
 from augment.drop_features import DropFeatures
 from augment.drop_nodes import DropNodes
 from augment.identity import Identity
+from augment.join import join
 from augment.mask_attributes import MaskAttributes
 from augment.mask_edge_attributes import MaskEdgeAttributes
 from augment.perturb_edges import PerturbEdges
@@ -53,4 +54,5 @@ __all__ = [
     "ShuffleNodes",
     "Subgraph",
     "TwoViews",
+    "join",
 ]

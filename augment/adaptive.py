@@ -16,7 +16,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from augment._segments import Graphs, check_rate, count, edges_of, filter_edges, graphs_of, undirected_pairs
+from augment._plan import Plan, carry_out
+from augment._segments import Graphs, check_rate, count, edges_of, undirected_pairs
 
 CENTRALITIES = ("degree", "pagerank", "eigenvector")
 DAMPING, PAGERANK_STEPS, EIGENVECTOR_STEPS = 0.85, 100, 300  # 0.85 ** 100 < 1e-7
@@ -51,7 +52,11 @@ class AdaptiveDropEdges(BaseTransform):
         self.generator = generator
 
     def forward(self, data: Data) -> Data:
-        graphs, edge_index = graphs_of(data), edges_of(data)
+        return carry_out(self, data)
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """The edges that stay."""
+        edge_index = edges_of(data)
         src, dst = edge_index
         central = node_centrality(self.centrality, edge_index, graphs)
         pair = undirected_pairs(edge_index, graphs.batch.numel())
@@ -60,7 +65,7 @@ class AdaptiveDropEdges(BaseTransform):
         graph = graphs.batch.index_select(0, src)
         p = removal_probability(weight, graph, graphs.size, self.rate, self.threshold)
         draw = torch.rand(pair.shape, generator=self.generator, device=pair.device)
-        return filter_edges(data, (draw >= p).index_select(0, pair), graphs)
+        return Plan(edges=(draw >= p).index_select(0, pair))
 
 
 class AdaptiveMaskFeatures(BaseTransform):
@@ -89,10 +94,13 @@ class AdaptiveMaskFeatures(BaseTransform):
         self.generator = generator
 
     def forward(self, data: Data) -> Data:
+        return carry_out(self, data)
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """x with zeros."""
         x = data.get("x")
         if x is None:
             raise ValueError("AdaptiveMaskFeatures zeroes x, and the data has none; give it features first")
-        graphs = graphs_of(data)
         central = node_centrality(self.centrality, edges_of(data), graphs)
         size = (
             (x.flatten(1) if x.dim() > 1 else x.view(-1, 1))
@@ -105,8 +113,9 @@ class AdaptiveMaskFeatures(BaseTransform):
         p = removal_probability(weight.view(-1).double(), graph, graphs.size, self.rate, self.threshold)
         drop = torch.rand(p.shape, generator=self.generator, device=x.device) < p
         drop = drop.view(graphs.size, *x.shape[1:])
-        data.x = torch.where(drop if graphs.size == 1 else drop.index_select(0, graphs.batch), 0, x)
-        return data
+        return Plan(
+            node_values={"x": torch.where(drop if graphs.size == 1 else drop.index_select(0, graphs.batch), 0, x)}
+        )
 
 
 def removal_probability(weight: Tensor, graph: Tensor, size: int, rate: float, threshold: float) -> Tensor:

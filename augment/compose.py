@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +12,11 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from augment._segments import edges_of, graphs_of, levels, put, set_edges, set_nodes
+from augment._plan import Plan, carried_out, edge_pointer, levels, put, set_edges, set_nodes
+from augment._segments import Graphs, count, edges_of, graphs_of, pointer
+from augment.join import FILL
 
 View = Callable[[Any], Any]
-FILL = {"masked": False, "edge_weight": 1.0}  # what a view that does not write them means
 
 
 class Compose(BaseTransform):
@@ -47,11 +50,12 @@ class TwoViews(BaseTransform):
 class OneOf(BaseTransform):
     """One of the views for each graph, drawn uniformly and recorded in `view_op [B]`: the place in `views`.
 
-    GraphCL's random2, random3, random4 (You et al., 2020, arXiv:2010.13902). Every view sees the whole batch, and each
-    graph is then taken from the view that was drawn for it, so any view will do. Per-graph attributes are those of the
-    input. A per-node or per-edge attribute that only some of the views leave is kept if it can be filled: `masked` with
-    False, `edge_weight` with 1; else (edge_attr beside a diffusion) it is dropped. In a OneOf within a OneOf the outer
-    choice is the recorded one.
+    GraphCL's random2, random3, random4 (You et al., 2020, arXiv:2010.13902). Views that only choose (all of this
+    package but diffusions, Compose and OneOf) say what they would do, which is merged graph by graph and done once; any
+    other view sees the whole batch, and its graphs are then taken from what it gives. Per-graph attributes are those of
+    the input. A per-node or per-edge attribute that only some of the views leave is kept if it can be filled: `masked`
+    with False, `edge_weight` with 1; else (edge_attr beside a diffusion) it is dropped. In a OneOf within a OneOf the
+    outer choice is the recorded one.
 
     views: at least one; ValueError otherwise.
     generator: of the choice, on the data's device; None is torch's own.
@@ -66,8 +70,20 @@ class OneOf(BaseTransform):
     def forward(self, data: Data) -> Data:
         graphs = graphs_of(data)
         choice = torch.randint(len(self.views), (graphs.size,), generator=self.generator, device=graphs.batch.device)
-        data = _merge(data, [view(data) for view in self.views], choice)
-        put(data, "view_op", choice, torch.arange(graphs.size + 1, device=choice.device))
+        planned = {i: view for i, view in enumerate(self.views) if hasattr(view, "plan")}
+        other = {i: view for i, view in enumerate(self.views) if i not in planned}
+        plans = {i: view.plan(data, graphs) for i, view in planned.items()}
+        parts = [view(copy.copy(data)) for view in other.values()]
+        if planned:
+            parts.append(carried_out(copy.copy(data), graphs, merged(plans, choice, data, graphs)))
+        if other:
+            place = torch.full_like(choice, len(other))
+            for k, i in enumerate(other):
+                place = torch.where(choice == i, k, place)
+            data = _merge(data, parts, place)
+        else:
+            data = parts[0]
+        put(data, {"view_op": choice}, torch.arange(graphs.size + 1, device=choice.device))
         return data
 
     def __repr__(self) -> str:
@@ -78,6 +94,40 @@ def _checked(name: str, views: Sequence[View]) -> list[View]:
     if not isinstance(views, Sequence) or not all(callable(view) for view in views):
         raise ValueError(f"{name} takes views, callables from data to data, got {views!r}")
     return list(views)
+
+
+def merged(plans: dict[int, Plan], choice: Tensor, data: Data, graphs: Graphs) -> Plan:
+    """The plan that does to every graph g what plans[choice[g]] does, and nothing where there is no such plan."""
+    of_node = choice.index_select(0, graphs.batch)  # [N]
+    of_edge = of_node.index_select(0, edges_of(data)[0])  # [E]
+    nodes, edges, added = [], [], []
+    node_values: dict[str, Tensor] = {}
+    edge_values: dict[str, Tensor] = {}
+    for i, plan in plans.items():
+        if plan.nodes is not None:
+            nodes.append(plan.nodes | (of_node != i))
+        if plan.edges is not None:
+            edges.append(plan.edges | (of_edge != i))
+        if plan.added is not None:
+            mine = (of_node.index_select(0, plan.added[0]) == i).nonzero().view(-1)
+            added.append(plan.added.index_select(1, mine))
+        for values, new, mine in (
+            (node_values, plan.node_values, of_node == i),
+            (edge_values, plan.edge_values, of_edge == i),
+        ):
+            for key, value in (new or {}).items():
+                old = values.get(key, data.get(key))
+                if old is None and key in FILL:
+                    old = torch.full_like(value, FILL[key])
+                if old is not None:
+                    values[key] = torch.where(mine.view(-1, *[1] * (value.dim() - 1)), value, old)
+    return Plan(
+        functools.reduce(torch.logical_and, nodes) if nodes else None,
+        functools.reduce(torch.logical_and, edges) if edges else None,
+        torch.cat(added, dim=1) if added else None,
+        node_values,
+        edge_values,
+    )
 
 
 def _merge(data: Data, views: list[Data], choice: Tensor) -> Data:
@@ -106,12 +156,14 @@ def _merge(data: Data, views: list[Data], choice: Tensor) -> Data:
             del data[key]
     node_values = _rows_of_all(views, [names for names, _ in keys], [part.batch.numel() for part in parts], nodes)
     edge_values = _rows_of_all(views, [names for _, names in keys], [index.size(1) for index in indices], edges)
-    batch = batch.index_select(0, nodes)
-    set_nodes(data, node_values, batch, choice.numel())
-    return set_edges(data, edge_index, edge_values, batch, choice.numel())
+    ptr = pointer(count(batch.index_select(0, nodes), choice.numel()))
+    set_nodes(data, node_values, nodes.numel(), ptr)
+    return set_edges(data, edge_index, edge_values, edge_pointer(edge_index, ptr), nodes.numel(), ptr)
 
 
-def _rows_of_all(views: list[Data], keys: list[list[str]], lengths: list[int], index: Tensor) -> dict[str, Any]:
+def _rows_of_all(
+    views: list[Data], keys: Sequence[Collection[str]], lengths: list[int], index: Tensor
+) -> dict[str, Any]:
     """Rows `index` of every attribute in `keys`, the views laid end to end, filled in views that lack it (FILL)."""
     rows: dict[str, Any] = {}
     for key in dict.fromkeys(name for names in keys for name in names):

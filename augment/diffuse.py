@@ -19,7 +19,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from augment._segments import edges_of, graphs_of, levels, local_numbers, nodes_by_graph, set_edges
+from augment._plan import edge_pointer, levels, set_edges
+from augment._segments import edges_of, graphs_of, local_numbers, nodes_by_graph
 
 COLUMNS = 512  # of the dense rows that are held at once
 
@@ -99,7 +100,7 @@ def _check_sparsity(eps: float, top_k: int | None) -> None:
 
 
 def _diffuse(data: Data, theta: list[float], eps: float, top_k: int | None) -> Data:
-    """Rebind the edges of `data` to the sparsified sum_k theta[k] T^k, sorted by source and target."""
+    """Rebind the edges of `data` to the sparsified sum_k theta[k] T^k, sorted by target, then source."""
     if "edge_index" not in data:
         raise ValueError(
             "a diffusion spreads along edges, and the data has no edge_index; set it, [2, 0] if there are none"
@@ -109,7 +110,7 @@ def _diffuse(data: Data, theta: list[float], eps: float, top_k: int | None) -> D
     if n == 0:
         return data
     transition = _transition(data, edge_index, n)
-    nodes = nodes_by_graph(data, graphs)
+    nodes = nodes_by_graph(graphs)
     local = local_numbers(nodes, graphs)
     # Column j of the rows [N, C] is node j of the row's own graph, so that a batch of small graphs takes little.
     columns = torch.arange(n, device=local.device)
@@ -124,14 +125,16 @@ def _diffuse(data: Data, theta: list[float], eps: float, top_k: int | None) -> D
         start = torch.searchsorted(target[order], torch.arange(n, device=target.device))
         order = order[torch.arange(order.numel(), device=order.device) - start[target[order]] < top_k]
         target, column, weight = target[order], column[order], weight[order]
-    source = nodes[(graphs.counts.cumsum(0) - graphs.counts)[graphs.batch[target]] + column]
-    order = (source * n + target).argsort()
+    source = nodes[graphs.ptr[graphs.batch[target]] + column]
+    order = (target * n + source).argsort()
 
     _, keys = levels(data, graphs, edge_index.size(1))
     for key in keys:
         data[key] = data[f"{key}_ptr"] = None  # to PyG that is to delete
     edge_index = torch.stack([source[order], target[order]])
-    return set_edges(data, edge_index, {"edge_weight": weight[order]}, graphs.batch, graphs.size)
+    return set_edges(
+        data, edge_index, {"edge_weight": weight[order]}, edge_pointer(edge_index, graphs.ptr), n, graphs.ptr
+    )
 
 
 def _transition(data: Data, edge_index: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from augment._segments import check_rate, graphs_of
+from augment._plan import Plan, carry_out
+from augment._segments import Graphs, check_rate
 
 
 class DropFeatures(BaseTransform):
@@ -38,15 +39,17 @@ class DropFeatures(BaseTransform):
         self.generator = generator
 
     def forward(self, data: Data) -> Data:
+        return carry_out(self, data)
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """x with zeros."""
         x = data.get("x")
         if x is None:
             raise ValueError("DropFeatures zeroes x, and the data has none; give it features first")
         if self.mode == "entry":
             drop = torch.rand(x.shape, generator=self.generator, device=x.device) < self.rate
         else:
-            graphs = graphs_of(data)
             drop = torch.rand(graphs.size, *x.shape[1:], generator=self.generator, device=x.device) < self.rate
             if graphs.size > 1:
                 drop = drop.index_select(0, graphs.batch)  # [N, F]
-        data.x = torch.where(drop, 0, x)
-        return data
+        return Plan(node_values={"x": torch.where(drop, 0, x)})

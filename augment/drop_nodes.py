@@ -9,7 +9,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from augment._segments import check_rate, count, exact_k, filter_nodes, graphs_of, seeds_of, share
+from augment._plan import Plan, carry_out
+from augment._segments import Graphs, check_rate, count, exact_k, exact_share, seeds_of, share
 
 
 class DropNodes(BaseTransform):
@@ -27,11 +28,17 @@ class DropNodes(BaseTransform):
         self.generator = generator
 
     def forward(self, data: Data) -> Data:
-        graphs = graphs_of(data)
+        return carry_out(self, data)
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """The nodes that stay."""
         seeds = seeds_of(data, graphs.batch.numel())
-        droppable = graphs.counts - 1
-        if seeds is not None:
-            droppable = torch.minimum(droppable, graphs.counts - count(graphs.batch[seeds], graphs.size))
-        drop = torch.minimum(share(self.rate, graphs.counts), droppable)
-        dropped = exact_k(graphs.batch, drop, graphs.counts, self.generator, last=seeds)
-        return filter_nodes(data, ~dropped, graphs)
+        if seeds is None:
+            dropped = exact_share(
+                graphs.batch, self.rate, graphs.ptr, self.generator, ascending=graphs.ordered, spare=1
+            )
+            return Plan(nodes=~dropped)
+        keep = torch.maximum(graphs.counts - share(self.rate, graphs.counts), count(graphs.batch[seeds], graphs.size))
+        return Plan(
+            nodes=exact_k(graphs.batch, keep, graphs.ptr, self.generator, ascending=graphs.ordered, last=~seeds)
+        )

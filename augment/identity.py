@@ -9,6 +9,9 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from augment._plan import Plan
+from augment._segments import Graphs
+
 
 class Identity(BaseTransform):
     """The graph as it is. generator: taken as every view takes one; nothing is drawn."""
@@ -18,3 +21,7 @@ class Identity(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         return data
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """Nothing."""
+        return Plan()

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from augment._segments import Graphs, check_rate, exact_k, graphs_of, node_table, put, share
+from augment._plan import Plan, carry_out
+from augment._segments import Graphs, check_rate, exact_share
 
 MODES = ("token", "category", "mean", "zero", "gaussian")
 
@@ -51,6 +52,10 @@ class MaskAttributes(BaseTransform):
         self.generator = generator
 
     def forward(self, data: Data) -> Data:
+        return carry_out(self, data)
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """x with hidden rows, and `masked`."""
         x = data.get("x")
         if x is None:
             raise ValueError("MaskAttributes hides x, and the data has none; give it features first")
@@ -59,14 +64,10 @@ class MaskAttributes(BaseTransform):
                 f"mode {self.mode!r} needs floating point x, got {x.dtype}; "
                 "mask integer features with mode='category', or turn x into floats"
             )
-        graphs = graphs_of(data)
-        mask = exact_k(graphs.batch, share(self.rate, graphs.counts), graphs.counts, self.generator)
+        mask = exact_share(graphs.batch, self.rate, graphs.ptr, self.generator, ascending=graphs.ordered)
         index = mask.nonzero().view(-1)
-        data.x = x.index_copy(0, index, self._hidden(x, index, graphs))
-        if "masked" in data:
-            mask = mask | data.masked
-        put(data, "masked", mask, node_table(data))
-        return data
+        x = x.index_copy(0, index, self._hidden(x, index, graphs))
+        return Plan(node_values={"x": x, "masked": mask | data.masked if "masked" in data else mask})
 
     def _hidden(self, x: Tensor, index: Tensor, graphs: Graphs) -> Tensor:
         """[len(index), F], what takes the place of those rows of x."""

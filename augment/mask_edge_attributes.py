@@ -9,7 +9,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from augment._segments import check_rate, choose_pairs, edges_of, graphs_of, undirected_pairs
+from augment._plan import Plan, carry_out
+from augment._segments import Graphs, check_rate, choose_pairs, edges_of, undirected_pairs
 from augment.mask_attributes import category_rows, check_category
 
 
@@ -42,10 +43,14 @@ class MaskEdgeAttributes(BaseTransform):
         self.generator = generator
 
     def forward(self, data: Data) -> Data:
+        return carry_out(self, data)
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """edge_attr with hidden rows."""
         value = data.get("edge_attr")
         if value is None:
             raise ValueError("MaskEdgeAttributes hides edge_attr, and the data has none; leave this view out")
-        graphs, edge_index = graphs_of(data), edges_of(data)
+        edge_index = edges_of(data)
         pair = undirected_pairs(edge_index, graphs.batch.numel())
         index = choose_pairs(edge_index, self.rate, graphs, self.generator, pair).nonzero().view(-1)
         shape = (index.numel(), *value.shape[1:])
@@ -54,5 +59,4 @@ class MaskEdgeAttributes(BaseTransform):
             hidden = category_rows(value, shape, self.category, "edge_attr")
         else:
             hidden = torch.zeros(shape, dtype=value.dtype, device=value.device)
-        data.edge_attr = value.index_copy(0, index, hidden)
-        return data
+        return Plan(edge_values={"edge_attr": value.index_copy(0, index, hidden)})

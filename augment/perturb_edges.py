@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from augment._plan import Plan, carry_out
 from augment._segments import (
     Graphs,
     check_rate,
@@ -19,13 +20,9 @@ from augment._segments import (
     count,
     edges_of,
     exact_k,
-    filter_edges,
-    graphs_of,
-    levels,
     local_numbers,
     nodes_by_graph,
-    rows,
-    set_edges,
+    pointer,
     share,
     undirected_pairs,
 )
@@ -59,63 +56,41 @@ class PerturbEdges(BaseTransform):
         self.generator = generator
 
     def forward(self, data: Data) -> Data:
-        graphs, edge_index = graphs_of(data), edges_of(data)
+        return carry_out(self, data)
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """The edges that stay, and new ones."""
+        edge_index = edges_of(data)
         pair = undirected_pairs(edge_index, graphs.batch.numel())
         if self.exact:
             keep = ~choose_pairs(edge_index, self.drop, graphs, self.generator, pair)
         else:
             draw = torch.rand(pair.shape, generator=self.generator, device=pair.device)
             keep = draw.index_select(0, pair) >= self.drop
-        if self.add == 0:
-            return filter_edges(data, keep, graphs)
-        return self._add(data, keep, pair, edge_index, graphs)
+        return Plan(edges=keep, added=self._added(pair, edge_index, graphs) if self.add > 0 else None)
 
-    def _add(self, data: Data, keep: Tensor, pair: Tensor, edge_index: Tensor, graphs: Graphs) -> Data:
-        """The kept edges and new ones, grouped by graph."""
+    def _added(self, pair: Tensor, edge_index: Tensor, graphs: Graphs) -> Tensor:
+        """[3, A], source and target of new edges, and the old edge whose attributes they take."""
         graph = graphs.batch.index_select(0, edge_index[0])  # [E]
         alone = count(pair, pair.numel()).index_select(0, pair) == 1
         one_way = count(graph[alone & (edge_index[0] != edge_index[1])], graphs.size) > 0  # [B]
         pairs = count(graph[pair == torch.arange(pair.numel(), device=pair.device)], graphs.size)
         add = share(self.add, pairs)
-        new, new_graph = _free_places(edge_index, add, one_way, graphs, nodes_by_graph(data, graphs), self.generator)
+        new, new_graph = _free_places(edge_index, add, one_way, graphs, self.generator)
 
         edges = count(graph, graphs.size)
         draw = torch.rand(new_graph.shape, dtype=torch.double, generator=self.generator, device=pair.device)
         place = (edges.cumsum(0) - edges)[new_graph] + (draw * edges[new_graph]).long()
-        donor = graph.argsort(stable=True).index_select(0, place)
+        donor = place if graphs.ordered else graph.argsort(stable=True).index_select(0, place)
 
+        new = torch.cat([new, donor.view(1, -1)])
         both_ways = (~one_way)[new_graph].nonzero().view(-1)
-        kept = keep.nonzero().view(-1)
-        back = new.index_select(1, both_ways).flip(0)
-        old, new = edge_index.index_select(1, kept), torch.cat([new, back], dim=1)
-        index = torch.cat([kept, donor, donor.index_select(0, both_ways)])
-        edge_index = torch.cat([old, new], dim=1)
-        order = _insertion_order(old, new, graphs.batch.numel())
-        _, keys = levels(data, graphs, keep.numel())
-        values = {key: rows(data, key, index=index[order]) for key in keys}
-        if "e_id" in values:
-            values["e_id"] = torch.where(order < kept.numel(), values["e_id"], -1)
-        return set_edges(data, edge_index.index_select(1, order), values, graphs.batch, graphs.size)
-
-
-def _insertion_order(old: Tensor, new: Tensor, n: int) -> Tensor:
-    """Order of [old, new] that leaves old edges in theirs and sorts new ones in: sorted edges stay sorted.
-
-    old [2, E] is grouped by graph, sorted or not; the running maximum makes it fit for a binary search in any case, and
-    keeps every new edge within its graph.
-    """
-    key, sorted_key = new[0] * n + new[1], (old[0] * n + old[1]).cummax(0).values
-    key, new_order = key.sort()
-    before = torch.searchsorted(sorted_key, key, right=True)  # old edges before each new one
-    old_order = torch.arange(old.size(1), device=old.device)
-    old_place = old_order + torch.searchsorted(before, old_order, right=True)
-    new_place = before + torch.arange(key.numel(), device=key.device)
-    order = torch.cat([old_order, new_order + old.size(1)])
-    return torch.empty_like(order).scatter_(0, torch.cat([old_place, new_place]), order)
+        src, dst, donor = new.index_select(1, both_ways)
+        return torch.cat([new, torch.stack([dst, src, donor])], dim=1)
 
 
 def _free_places(
-    edge_index: Tensor, add: Tensor, one_way: Tensor, graphs: Graphs, nodes: Tensor, generator: torch.Generator | None
+    edge_index: Tensor, add: Tensor, one_way: Tensor, graphs: Graphs, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """add[g] different pairs of nodes of every graph g that have no edge, as far as there are: [2, A], and graphs [A].
 
@@ -123,7 +98,7 @@ def _free_places(
     search among the taken ones. Drawn is from all free places of a graph if they are few, else from some random ones,
     twice as many as are needed and 16, so that too few different ones come less than once in a billion times.
     """
-    n = graphs.counts
+    n, nodes = graphs.counts, nodes_by_graph(graphs)
     places = torch.where(one_way, n * (n - 1), n * (n - 1) // 2)
     offset = places.cumsum(0) - places
     edge_index = edge_index[:, edge_index[0] != edge_index[1]]
@@ -143,7 +118,7 @@ def _free_places(
     rank = torch.where(few[graph], number, (draw * free[graph]).long()) + (free.cumsum(0) - free)[graph]
     rank = torch.unique(rank)
     graph = torch.searchsorted(free.cumsum(0), rank, right=True)
-    chosen = exact_k(graph, add, count(graph, graphs.size), generator)
+    chosen = exact_k(graph, add, pointer(count(graph, graphs.size)), generator, ascending=True)
     rank, graph = rank[chosen], graph[chosen]
 
     before = taken - torch.arange(taken.numel(), device=n.device)  # free places before each taken one
@@ -155,5 +130,5 @@ def _free_places(
     others = n[graph] - 1
     u, v = place // others, place % others
     u, v = torch.where(one_way[graph], u, low), torch.where(one_way[graph], v + (v >= u).long(), high)
-    start = (n.cumsum(0) - n)[graph]
+    start = graphs.ptr[graph]
     return torch.stack([nodes[start + u], nodes[start + v]]), graph

@@ -9,7 +9,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from augment._segments import graphs_of, nodes_by_graph, shuffled
+from augment._plan import Plan, carry_out
+from augment._segments import Graphs, nodes_by_graph, shuffled
 
 
 class ShuffleNodes(BaseTransform):
@@ -23,12 +24,12 @@ class ShuffleNodes(BaseTransform):
         self.generator = generator
 
     def forward(self, data: Data) -> Data:
+        return carry_out(self, data)
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """x, and `masked`, with its rows in another order."""
         if data.get("x") is None:
             raise ValueError("ShuffleNodes permutes x, and the data has none; give it features first")
-        graphs = graphs_of(data)
-        drawn = shuffled(graphs.batch, self.generator)
-        source = torch.empty_like(drawn).scatter_(0, nodes_by_graph(data, graphs), drawn)
-        data.x = data.x.index_select(0, source)
-        if "masked" in data:
-            data.masked = data.masked.index_select(0, source)
-        return data
+        drawn = shuffled(graphs.batch, graphs.size, self.generator)
+        source = torch.empty_like(drawn).scatter_(0, nodes_by_graph(graphs), drawn)
+        return Plan(node_values={key: data[key].index_select(0, source) for key in ("x", "masked") if key in data})

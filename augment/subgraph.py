@@ -11,22 +11,16 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from augment._segments import (
-    Graphs,
-    check_rate,
-    count,
-    edges_of,
-    exact_k,
-    filter_nodes,
-    graphs_of,
-    seeds_of,
-    share,
-)
+from augment import _native
+from augment._plan import Plan, carry_out
+from augment._segments import Graphs, check_rate, count, edges_of, exact_k, seeds_of, share
 
 WALKER_NODES = 32  # a graph has one walker for every so many nodes, so that the steps need not grow with the graph
 PHASES, STEPS = 4, 32
-ROUNDS = 64
-UNSEEN = PHASES * STEPS + ROUNDS + 2  # the time of nodes that nothing has reached; exact_k takes times below 255
+ROUNDS = (4, 12, 48)  # of growth; before each lot the edges to nodes that are reached are let go
+UNSEEN = (
+    PHASES * (STEPS + 1) + sum(ROUNDS) + 1
+)  # the time of nodes that nothing has reached; exact_k takes times below 255
 
 
 class Subgraph(BaseTransform):
@@ -50,13 +44,22 @@ class Subgraph(BaseTransform):
         self.generator = generator
 
     def forward(self, data: Data) -> Data:
-        graphs = graphs_of(data)
-        seeds = seeds_of(data, graphs.batch.numel())
+        return carry_out(self, data)
+
+    def plan(self, data: Data, graphs: Graphs) -> Plan:
+        """The nodes that stay."""
+        seeds, edge_index = seeds_of(data, graphs.batch.numel()), edges_of(data)
+        kernels = _native.kernels(edge_index) if graphs.ordered and seeds is None else None
+        if kernels is not None:
+            ends, rule = edge_index.contiguous().numpy(), (WALKER_NODES, PHASES, STEPS)
+            nodes = kernels.walk(ends, graphs.ptr.numpy(), self.keep, _native.seed(self.generator), rule)
+            return Plan(nodes=torch.from_numpy(nodes))
         size = torch.minimum(share(self.keep, graphs.counts).clamp(min=1), graphs.counts)
         if seeds is not None:
             size = torch.maximum(size, count(graphs.batch[seeds], graphs.size))
-        time = _first_visits(edges_of(data), graphs, seeds, self.generator)
-        return filter_nodes(data, exact_k(graphs.batch, size, graphs.counts, self.generator, last=time), graphs)
+        time = _first_visits(edge_index, graphs, seeds, self.generator)
+        nodes = exact_k(graphs.batch, size, graphs.ptr, self.generator, ascending=graphs.ordered, last=time)
+        return Plan(nodes=nodes)
 
 
 def _first_visits(
@@ -66,13 +69,12 @@ def _first_visits(
     batch, device = graphs.batch, graphs.batch.device
     n = batch.numel()
     row, col = torch.cat([edge_index, edge_index.flip(0)], dim=1)
-    row, order = row.sort()
-    pointer = torch.searchsorted(row, torch.arange(n + 1, device=device))
-    degree = pointer.diff()
-    neighbour = col.index_select(0, order)
+    degree = count(row, n)
+    order = row.int().argsort()  # of int32, a third of the time
+    row, neighbour = row.index_select(0, order), col.index_select(0, order)
     # A node without neighbours has one way to go: to itself, in the last N places of `col`.
     nodes = torch.arange(n, device=device)
-    first = torch.where(degree > 0, pointer[:-1], row.numel() + nodes)
+    first = torch.where(degree > 0, degree.cumsum(0) - degree, row.numel() + nodes)
     col = torch.cat([neighbour, nodes])
     ways = degree.clamp(min=1).float()
 
@@ -96,14 +98,17 @@ def _first_visits(
             way = (draw * ways.index_select(0, at)).long()
             at = col.index_select(0, first.index_select(0, at) + way)
             visits.append(at)
-        when = torch.arange(phase * STEPS, (phase + 1) * STEPS + 1, device=device).view(-1, 1)
+        when = torch.arange(phase * (STEPS + 1), (phase + 1) * (STEPS + 1), device=device).view(-1, 1)
         time = time.scatter_reduce(0, torch.cat(visits), when.expand(-1, at.numel()).reshape(-1), "amin")
 
     visited = time < UNSEEN
     seen, rounds = visited.int(), torch.zeros_like(time)
-    for _ in range(ROUNDS):
-        seen = _grown(seen, row, neighbour)
-        rounds += seen  # how many of the rounds a node was in
+    for lot in ROUNDS:
+        open_edges = (seen.index_select(0, row) == 0).nonzero().view(-1)
+        row, neighbour = row.index_select(0, open_edges), neighbour.index_select(0, open_edges)
+        for _ in range(lot):
+            seen = _grown(seen, row, neighbour)
+            rounds += seen  # how many of the rounds a node was in
     return torch.where(visited, time, UNSEEN - rounds)
 
 

@@ -115,10 +115,10 @@ def odd_batches() -> dict[str, Batch]:
     }
 
 
-def sorted_edges(data: Data) -> Data:
-    """The same graph with its edges, and what belongs to them, in the order of (row, column)."""
-    row, col = data.edge_index
-    order = (row * int(data.num_nodes) + col).argsort(stable=True)
+def sorted_edges(data: Data, by: str = "source") -> Data:
+    """The same graph with its edges, and what belongs to them, in the order of (source, target), or by "target"."""
+    first, second = data.edge_index if by == "source" else data.edge_index.flip(0)
+    order = (first * int(data.num_nodes) + second).argsort(stable=True)
     out = data.clone()
     for key in ("edge_attr", "edge_id", "edge_pair"):
         if key in data:
@@ -137,15 +137,14 @@ def shapes(draw: st.DrawFn, max_nodes: int = 9) -> tuple[int, list[tuple[int, in
 
 @st.composite
 def batches(draw: st.DrawFn, features: Sequence[str] = FEATURES, max_graphs: int = 5) -> Batch:
-    """Any batch; in half of them the edges of each graph are sorted, as PyG's datasets have them."""
+    """Any batch; in two thirds the edges of each graph are sorted, by source as PyG's or by target as the store's."""
     batch = batch_of(
         draw(st.lists(shapes(), min_size=1, max_size=max_graphs)),
         features=draw(st.sampled_from(list(features))),
         edge_features=draw(st.sampled_from(["float", "integer", "none"])),
     )
-    if draw(st.booleans()):
-        return Batch.from_data_list([sorted_edges(graph) for graph in batch.to_data_list()])
-    return batch
+    by = draw(st.sampled_from(["source", "target", None]))
+    return batch if by is None else Batch.from_data_list([sorted_edges(graph, by) for graph in batch.to_data_list()])
 
 
 seeds = st.integers(0, 2**31)

@@ -41,7 +41,7 @@ CONNECTED = {
 
 
 @pytest.mark.parametrize("keep", [0.05, 0.3, 0.8, 0.97])
-def test_is_connected_in_a_connected_graph(keep):
+def test_is_connected_in_a_connected_graph(keep, way):
     batch = Batch.from_data_list([graphs.from_networkx(network) for network in CONNECTED.values()])
     for seed in range(6):
         out = Subgraph(keep, generator=graphs.generator(seed))(batch)
@@ -59,7 +59,7 @@ def test_reaches_beyond_one_hop():
 
 
 @pytest.mark.parametrize("name", ["karate", "florentine", "davis"])
-def test_visits_nodes_as_a_random_walk_does(name):
+def test_visits_nodes_as_a_random_walk_does(name, way):
     """Shares of nodes and sizes of the kept edge sets agree with walks taken step by step (two samples, five sigma)."""
     network = graphs.real_networks()[name]
     times, kept = 1500, size(len(network), 0.3)
@@ -76,12 +76,12 @@ def test_visits_nodes_as_a_random_walk_does(name):
     assert abs(float(edges.mean() - ours_edges.mean())) < 5 * float(error)
 
 
-def test_starts_anywhere():
+def test_starts_anywhere(way):
     out = Subgraph(0.0, generator=graphs.generator(1))(graphs.copies(graphs.make_graph(5, graphs.path(5)), 500))
     assert torch.bincount(out.n_id, minlength=5).min() > 50
 
 
-def test_goes_on_elsewhere_when_a_component_is_used_up():
+def test_goes_on_elsewhere_when_a_component_is_used_up(way):
     """Of components of 4, 3 and 1 nodes all but the last one that is visited are whole."""
     network = nx.disjoint_union_all([nx.path_graph(4), nx.path_graph(3), nx.path_graph(1)])
     out = Subgraph(0.75, generator=graphs.generator(2))(graphs.copies(graphs.from_networkx(network), 50))
@@ -101,7 +101,7 @@ def test_seeds_of_a_neighbour_sample_are_kept(seeds):
         assert out.n_id[:seeds].tolist() == list(range(seeds)) and out.num_nodes == max(5, seeds)
 
 
-def test_walks_along_directed_edges_stop_and_start_again():
+def test_walks_along_directed_edges_stop_and_start_again(way):
     batch = graphs.batch_of([(20, graphs.path(20), False), (6, [(0, i) for i in range(1, 6)], False)])
     for seed in range(5):
         out = Subgraph(0.5, generator=graphs.generator(seed))(batch)
