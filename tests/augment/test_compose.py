@@ -8,17 +8,22 @@ from hypothesis import given, settings
 from torch_geometric.data import Batch, Data
 
 from augment import (
+    AdaptiveDropEdges,
+    AdaptiveMaskFeatures,
     Compose,
     DropFeatures,
     DropNodes,
     Identity,
     MaskAttributes,
+    MaskEdgeAttributes,
     OneOf,
     PerturbEdges,
     PPRDiffusion,
+    ShuffleNodes,
     Subgraph,
     TwoViews,
 )
+from augment._plan import Plan
 
 
 def equal(a: Data, b: Data) -> bool:
@@ -169,6 +174,73 @@ def test_a_choice_of_choices():
     inner = OneOf([DropNodes(0.5), Identity()])
     out = OneOf([inner, PerturbEdges(0.5)], generator=graphs.generator(0))(RINGS)
     assert out.view_op.shape == (6,) and set(out.view_op.tolist()) <= {0, 1}
+
+
+PLANNED = {
+    "identity": lambda g: Identity(generator=g),
+    "drop_nodes": lambda g: DropNodes(0.4, generator=g),
+    "perturb_edges": lambda g: PerturbEdges(0.4, 0.3, generator=g),
+    "independent": lambda g: PerturbEdges(0.4, exact=False, generator=g),
+    "subgraph": lambda g: Subgraph(0.6, generator=g),
+    "mask_attributes": lambda g: MaskAttributes(0.4, "gaussian", generator=g),
+    "mask_edge_attributes": lambda g: MaskEdgeAttributes(0.4, generator=g),
+    "drop_features": lambda g: DropFeatures(0.4, generator=g),
+    "shuffle_nodes": lambda g: ShuffleNodes(generator=g),
+    "adaptive_drop_edges": lambda g: AdaptiveDropEdges(0.5, generator=g),
+    "adaptive_mask_features": lambda g: AdaptiveMaskFeatures(0.5, generator=g),
+}
+
+
+@pytest.mark.parametrize("name", ["ordinary", "isolated nodes", "self-loops", "directed and undirected", "one graph"])
+def test_every_graph_is_what_the_chosen_view_gives(name, way):
+    """To the bit: each view draws from its own generator, for the whole batch, in a choice as alone."""
+    batch = graphs.odd_batches()[name]
+    alone = [make(graphs.generator(i)).forward(batch.clone()) for i, make in enumerate(PLANNED.values())]
+    for seed in range(12):
+        views = [make(graphs.generator(i)) for i, make in enumerate(PLANNED.values())]
+        out = OneOf(views, generator=graphs.generator(seed))(batch)
+        for i, choice in enumerate(out.view_op.tolist()):
+            ours, theirs = out[i], alone[choice][i]
+            masked = theirs.masked if "masked" in theirs else torch.zeros(theirs.num_nodes, dtype=torch.bool)
+            assert ours.masked.equal(masked) if "masked" in ours else not masked.any()
+            assert all(equal(Data(v=theirs[key]), Data(v=ours[key])) for key in theirs.keys() if key != "masked")  # noqa: SIM118
+
+
+def test_a_view_without_a_plan_gives_the_same_choice(way):
+    """Hidden in a function, a view sees the whole batch and its graphs are picked out of what it gives."""
+    batch = graphs.odd_batches()["ordinary"]
+
+    def views(hide: bool) -> list:
+        made = [make(graphs.generator(i)) for i, make in enumerate(PLANNED.values())]
+        return [(lambda data, view=view: view(data)) if hide and i % 2 else view for i, view in enumerate(made)]
+
+    for seed in range(12):
+        outs = [OneOf(views(hide), generator=graphs.generator(seed))(batch) for hide in (False, True)]
+        assert equal(*outs)
+        assert equal(Batch.from_data_list(outs[1].to_data_list()), outs[0])
+
+
+def test_a_plan_of_ones_own_may_bind_what_only_it_knows():
+    """A new attribute cannot be filled for the graphs of other views, and is dropped; one that is there is chosen."""
+
+    class Double(Identity):
+        def plan(self, data, of):
+            return Plan(node_values={"pos": data.pos * 2, "extra": data.pos})
+
+    batch = graphs.odd_batches()["ordinary"]
+    out = OneOf([Identity(), Double()], generator=graphs.generator(2))(batch)
+    assert "extra" not in out and 0 < int(out.view_op.sum()) < 3
+    assert out.pos.equal(batch.pos * (1 + out.view_op[batch.batch].view(-1, 1)))
+
+
+def test_a_view_that_writes_into_its_container_is_seen_by_no_other():
+    def spoil(data: Data) -> Data:
+        data.x = data.x * 0
+        return data
+
+    batch = graphs.odd_batches()["ordinary"]
+    out = OneOf([spoil, lambda data: data, Identity()], generator=graphs.generator(1))(batch)
+    assert out.x.equal(batch.x * (out.view_op != 0)[batch.batch].view(-1, 1)) and batch.x.any()
 
 
 def test_no_views_to_choose_from():
