@@ -92,8 +92,9 @@ def splits_of(config: Config, data: Data | GraphStore) -> list[Split]:
     y = data.y
     if y is None or (y.is_floating_point() and bool(((y != 0) & (y != 1) & ~y.isnan()).any())):
         return []
-    settings = {"seed": config.train.seed, "repeats": config.data.repeats, "per_class": config.data.per_class}
-    return make_splits(data, config.data.split, **settings)
+    asked = config.data
+    settings = {"seed": config.train.seed, "repeats": asked.repeats, "per_class": asked.per_class, "rate": asked.rate}
+    return make_splits(data, asked.split, **settings)
 
 
 def cuda_of(config: Config) -> torch.device | None:
