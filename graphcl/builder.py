@@ -93,8 +93,14 @@ def splits_of(config: Config, data: Data | GraphStore) -> list[Split]:
     if y is None or (y.is_floating_point() and bool(((y != 0) & (y != 1) & ~y.isnan()).any())):
         return []
     asked = config.data
-    settings = {"seed": config.train.seed, "repeats": asked.repeats, "per_class": asked.per_class, "rate": asked.rate}
-    return make_splits(data, asked.split, **settings)
+    return make_splits(
+        data,
+        asked.split,
+        seed=config.train.seed,
+        repeats=asked.repeats,
+        per_class=asked.per_class,
+        rate=asked.rate,
+    )
 
 
 def cuda_of(config: Config) -> torch.device | None:

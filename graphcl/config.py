@@ -353,9 +353,10 @@ class DataConfig(Strict):
     batch_size: PositiveInt | None = Field(None, description="graphs a batch; none: everything in one batch")
     features: Literal["given", "ones", "degree", "onehot_degree"] = "given"
     normalize: bool = Field(False, description="scale every node's features to sum 1")
-    split: Literal["public", "random", "few", "scaffold", "kfold"] = "public"
-    repeats: PositiveInt = Field(1, description="splits drawn (random, few) or folds (kfold)")
+    split: Literal["public", "random", "few", "scaffold", "kfold", "rate"] = "public"
+    repeats: PositiveInt = Field(1, description="splits drawn (random, few) or folds (kfold, rate)")
     per_class: PositiveInt = Field(20, description="training labels a class under split: few")
+    rate: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="share of the training labels under split: rate")
 
 
 class TrainConfig(Strict):
