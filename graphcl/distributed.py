@@ -31,7 +31,7 @@ def gather(x: Tensor) -> tuple[Tensor, int]:
     return rows, sum(counts[:rank])
 
 
-def gather_views(z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
+def gather_views(z1: Tensor, z2: Tensor) -> dict[str, Any]:
     """The candidates of all processes, as in `infonce(z1, z2, tau, **gather_views(z1, z2))`. One process: nothing.
 
     z1, z2: [n, D]. Returns keys1 and keys2 [M, D] and target [n], one's own rows among them.
