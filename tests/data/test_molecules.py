@@ -282,7 +282,12 @@ def test_chunks_on_the_disk_are_the_store_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(molecules, "CHUNK", 7)
     for folder in (None, tmp_path / "s"):
         store, again = molecules_to_store(smiles, y, folder=folder)
-        assert again == rejected and len(rejected) == len(MANY) and store.smiles == whole.smiles and store.names == whole.names
+        assert (
+            again == rejected
+            and len(rejected) == len(MANY)
+            and store.smiles == whole.smiles
+            and store.names == whole.names
+        )
         a, b = store.batch(torch.arange(len(MANY))), whole.batch(torch.arange(len(MANY)))
         assert all(torch.equal(a[key], b[key]) for key in b.keys())  # noqa: SIM118
     assert store.verify().folder == tmp_path / "s"

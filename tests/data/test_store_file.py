@@ -1,5 +1,6 @@
 """Stores as folders: what is written comes back, in chunks too; what is damaged, foreign or half-made is refused."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -266,6 +267,16 @@ def test_a_small_store_is_checked_whole(saved):
     meta["arrays"]["x"]["sha256"] = "0" * 64
     (saved / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(ValueError, match=r"x\.npy: the checksum"):
+        open_checked(saved)
+
+
+def test_a_small_store_is_checked_even_where_the_checksums_are_right(saved):
+    content = bytearray((saved / "src.npy").read_bytes())
+    content[-1] = 200
+    (saved / "src.npy").write_bytes(content)
+    change_array(saved, "src", sha256=hashlib.sha256(content[128:]).hexdigest())
+    GraphStore.open(saved).verify()
+    with pytest.raises(ValueError, match="graph 2, edge 8: src is 200, the graph has 5 nodes"):
         open_checked(saved)
 
 
