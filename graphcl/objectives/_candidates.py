@@ -48,47 +48,52 @@ class Candidates:
         """Mean over the rows of logits [N, M]; the gradient is autograd's."""
         if self.own is not None:
             logits = logits.scatter(1, self.own[:, None], -math.inf)
-        bias = self._bias(logits.detach(), slice(0, len(logits)))
-        if bias is not None:
+        if not self.plain:
             positive = logits.gather(1, self.target[:, None])
-            logits = (logits + bias).scatter(1, self.target[:, None], positive)
+            bias = self._weights(logits.detach(), slice(0, len(logits))).log()
+            logits = (logits.unflatten(1, (self.views, -1)) + bias).flatten(1)
+            logits = logits.scatter(1, self.target[:, None], positive)
         # Not log(exp / sum): exp(1 / tau) is already inf in fp16 at tau = 0.09.
         return F.cross_entropy(logits, self.target)
 
-    def row_loss(self, logits: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    def row_loss(self, logits: Tensor, rows: slice, small_tau: bool) -> tuple[Tensor, Tensor]:
         """Losses [n] of some rows of logits [n, M], and their gradient [n, M], written over the logits."""
         target = self.target[rows, None]
         if self.own is not None:
             logits.scatter_(1, self.own[rows, None], -math.inf)
         positive = logits.gather(1, target)
-        bias = self._bias(logits, rows)
-        if bias is not None:
-            logits.add_(bias).scatter_(1, target, positive)
-        top = logits.amax(1, keepdim=True)
-        exps = logits.sub_(top).exp_()
+        weights = None if self.plain else self._weights(logits, rows)
+        if small_tau:
+            if weights is not None:
+                logits.unflatten(1, (self.views, -1)).add_(weights.log())
+                logits.scatter_(1, target, positive)
+            top = logits.amax(1, keepdim=True)
+            exps = logits.sub_(top).exp_()
+        else:  # exponentials need no maximum, and multiplying them by zeros is faster than exp of -inf
+            top = torch.zeros_like(positive)
+            exps = logits.exp_()
+            if weights is not None:
+                exps.unflatten(1, (self.views, -1)).mul_(weights)
+                exps.scatter_(1, target, positive.exp())
         total = exps.sum(1, keepdim=True)
         losses = (total.log() + (top - positive))[:, 0]
         return losses, exps.div_(total).scatter_add_(1, target, -torch.ones_like(positive))
 
-    def _bias(self, logits: Tensor, rows: slice) -> Tensor | None:
-        """Logarithms of the weights [n, M], -inf where the mask is False; None if all weights are 1."""
-        if self.plain:
-            return None
+    def _weights(self, logits: Tensor, rows: slice) -> Tensor:
+        """Weights of the negatives [n, views, M], or the same for both views [n, 1, M]; 0 where the mask is False."""
         numbers = torch.arange(rows.start, rows.stop, device=logits.device)
         items = numbers % self.items
-        if self.weights is None:
-            bias = torch.zeros_like(logits)
-        elif isinstance(self.weights, Tensor):
-            bias = self._of_items(self.weights, items).detach().to(logits.dtype).log()
-        else:
+        factors = []
+        if isinstance(self.weights, Tensor):
+            factors.append(self.weights.detach().index_select(0, items)[:, None])
+        elif self.weights is not None:
             given = self.weights(logits, numbers)
             check_shape("what weights() returned", given, *logits.shape)
-            bias = given.detach().to(logits.dtype).log()
-        return bias if self.mask is None else bias.masked_fill_(~self._of_items(self.mask, items), -math.inf)
-
-    def _of_items(self, table: Tensor, items: Tensor) -> Tensor:
-        rows = table.index_select(0, items)
-        return rows if self.views == 1 else torch.cat([rows] * self.views, 1)
+            factors.append(given.detach().unflatten(1, (self.views, -1)))
+        if self.mask is not None:
+            factors.append(self.mask.index_select(0, items)[:, None])
+        factors = [factor.to(logits.dtype) for factor in factors]
+        return factors[0] if len(factors) == 1 else factors[0] * factors[1]
 
 
 def positive_rows(target: Tensor | None, n: int, m: int, like: Tensor) -> Tensor:

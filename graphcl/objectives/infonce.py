@@ -219,7 +219,8 @@ def _streamed(a: Tensor, keys: Tensor, tau: float, candidates: Candidates) -> Te
     if candidates.plain and candidates.own is None:
         positives = keys.index_select(0, candidates.target)
         return streamed.mean_lse(a, keys, tau) - (a * positives).sum(1).mean() / tau
-    return streamed.rowwise(a, keys, tau, candidates.row_loss)
+    small = tau < streamed.SMALL_TAU
+    return streamed.rowwise(a, keys, tau, lambda logits, rows: candidates.row_loss(logits, rows, small))
 
 
 def _form(form: str, pairs: int, dense: int) -> str:

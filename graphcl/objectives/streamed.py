@@ -62,8 +62,8 @@ def mean_lse_self(
 
 def rowwise(a: Tensor, b: Tensor, tau: float, row_loss: RowLoss, *, block: int | None = None) -> Tensor:
     """Mean over i of row_loss(a_i.b / tau), with gradient to a [N, D] and b [M, D]."""
-    # 16 MiB of float32 logits, but not so few rows that the products starve.
-    result: Tensor = _RowWise.apply(a, b, tau, row_loss, block or min(512, max(64, 2**22 // len(b))))
+    block = block or max(64, 4 * _tile_size(a) // len(b))  # fewer rows would starve the products
+    result: Tensor = _RowWise.apply(a, b, tau, row_loss, block)
     return result
 
 
