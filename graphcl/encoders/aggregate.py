@@ -64,16 +64,22 @@ class CSR:
         self._transposed: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     @staticmethod
-    def of_edges(edge_index: Tensor, n: int) -> CSR:
-        """Of the edges [2, E] between n nodes. On the CPU ValueError names a node that is not there."""
+    def of_edges(edge_index: Tensor, n: int, loops: bool = False) -> CSR:
+        """Of the edges [2, E] between n nodes, and with `loops` of n more, one from every node to itself.
+
+        On the CPU ValueError names a node that is not there.
+        """
         if on_host(edge_index):
             _check(edge_index, n)
         # Copies: a view of edge_index would keep it alive, and this with it.
-        src, row = (ends.to(torch.int32, copy=True) for ends in edge_index.unbind())
+        col, row = (ends.to(torch.int32, copy=True) for ends in edge_index.unbind())
+        if loops:
+            own = torch.arange(n, dtype=torch.int32, device=edge_index.device)
+            col, row = torch.cat([col, own]), torch.cat([row, own])
         rowptr, order = _grouped(row, n)
         if order is None:
-            return CSR(rowptr, src, row, n)
-        return CSR(rowptr, src.index_select(0, order), row.index_select(0, order), n, order)
+            return CSR(rowptr, col, row, n)
+        return CSR(rowptr, col.index_select(0, order), row.index_select(0, order), n, order)
 
     @staticmethod
     def of_matrix(x: Tensor) -> tuple[CSR, Tensor]:
@@ -99,58 +105,53 @@ class CSR:
         return values if self.order is None else values.index_select(0, self.order)
 
 
-def csr_of(edge_index: Tensor, n: int) -> CSR:
-    """CSR of the edges [2, E] between n nodes: one for every layer, direction and view with this very tensor."""
+def csr_of(edge_index: Tensor, n: int, loops: bool = False) -> CSR:
+    """`CSR.of_edges`, one for every layer, direction and view with this very tensor."""
     if not isinstance(n, int):  # a symbol, while torch traces
-        return CSR.of_edges(edge_index, n)
-    return remembered(("csr", n), lambda: CSR.of_edges(edge_index, n), edge_index)
+        return CSR.of_edges(edge_index, n, loops)
+    return remembered(("csr", n, loops), lambda: CSR.of_edges(edge_index, n, loops), edge_index)
 
 
-def neighbour_sum(x: Tensor, csr: CSR, weight: Tensor | None = None, own: Tensor | None = None) -> Tensor:
-    """out[i] = own[i] * x[i] + the sum of weight[e] * x[j] over the edges e = (j, i).
+def neighbour_sum(x: Tensor, csr: CSR, weight: Tensor | None = None) -> Tensor:
+    """out[i] = the sum of weight[e] * x[j] over the edges e = (j, i).
 
-    x: [width, D]; weight: [E] in the order of the edges; own: [1] or [n, 1], for none the node itself does not count.
-    Returns [n, D] in the type of x. Gradients to x, weight and own.
+    x: [width, D]; weight: [E] in the order of the edges. Returns [n, D] in the type of x. Gradients to x and weight.
     """
-    if weight is not None:
-        weight = csr.entries(weight.to(x.dtype))
-    if own is not None:
-        own = own.to(x.dtype)
+    return entry_sum(x, csr, None if weight is None else csr.entries(weight))
+
+
+def entry_sum(x: Tensor, csr: CSR, weight: Tensor | None) -> Tensor:
+    """`neighbour_sum` with the weights in the order of the entries, as `csr.entries` gives them."""
+    weight = None if weight is None else weight.to(x.dtype)
     back = csr.transposed() if x.requires_grad and torch.is_grad_enabled() else (None, None, None)
-    out: Tensor = _Sum.apply(x, weight, own, csr.rowptr, csr.col, csr.row, *back)
+    out: Tensor = _Sum.apply(x, weight, csr.rowptr, csr.col, csr.row, *back)
     return out
 
 
 def weight_sums(csr: CSR, weight: Tensor) -> Tensor:
-    """[n], sum of the weights [E] of the edges into each node."""
-    return neighbour_sum(torch.ones(csr.width, 1, dtype=weight.dtype, device=weight.device), csr, weight).view(-1)
+    """[n], sum of the weights [E], in the order of the entries, of each row."""
+    return entry_sum(torch.ones(csr.width, 1, dtype=weight.dtype, device=weight.device), csr, weight).view(-1)
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Any, own: Any, rowptr: Tensor, col: Tensor, row: Tensor, *back: Any
-    ) -> Any:
-        reads_x = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        ctx.save_for_backward(x if reads_x else None, weight, own, col, row, *back)
-        out = _bag(x, col, rowptr, weight)
-        return out if own is None else out.addcmul_(x, own.expand_as(x))
+        ctx: Any, x: Tensor, weight: Tensor | None, rowptr: Tensor, col: Tensor, row: Tensor, *back: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, col, row, *back)
+        return _bag(x, col, rowptr, weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, own, col, row, back_ptr, back_col, back_order = ctx.saved_tensors
-        grad = grads[0].contiguous()
-        to_x = to_weight = to_own = None
+        x, weight, col, row, back_ptr, back_col, back_order = ctx.saved_tensors
+        to_x = to_weight = None
         if ctx.needs_input_grad[0]:
             if weight is not None and back_order is not None:
                 weight = weight.index_select(0, back_order)
-            to_x = _bag(grad, back_col, back_ptr, weight)
-            to_x = to_x if own is None else to_x.addcmul_(grad, own.expand_as(grad))
+            to_x = _bag(grads[0], back_col, back_ptr, weight)
         if ctx.needs_input_grad[1]:
-            to_weight = _products(grad, row, x, col)
-        if ctx.needs_input_grad[2]:
-            to_own = (grad * x).sum_to_size(own.shape)
-        return to_x, to_weight, to_own, None, None, None, None, None, None
+            to_weight = _products(grads[0], row, x, col)
+        return to_x, to_weight, None, None, None, None, None, None
 
 
 def _bag(table: Tensor, index: Tensor, pointer: Tensor, weight: Tensor | None) -> Tensor:

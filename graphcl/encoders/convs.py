@@ -6,7 +6,7 @@ graphs, sparse adjacency, other aggregations, explainers, hooks) goes PyG's way,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
+from torch_geometric.typing import OptPairTensor, OptTensor
 
-from graphcl.encoders.aggregate import CSR, csr_of, neighbour_sum, remembered, weight_sums
+from graphcl.encoders.aggregate import CSR, csr_of, entry_sum, remembered, weight_sums
 from graphcl.encoders.sparse import SparseLinear
 
 HOOKS = ("propagate", "message", "aggregate", "message_and_aggregate")
@@ -25,17 +26,20 @@ HOOKS = ("propagate", "message", "aggregate", "message_and_aggregate")
 class GINConv(pyg.GINConv):
     """nn((1 + eps) x_i + sum_j w_ji x_j)."""
 
+    propagate_type: ClassVar[dict[str, Any]] = {"x": OptPairTensor}  # of PyG's way, which a subclass must say again
+
     def forward(self, x: Any, edge_index: Any, edge_weight: Tensor | None = None, size: Any = None) -> Tensor:
         """x: [N, F]; edge_index: [2, E]; edge_weight: [E]. Returns [N, F']."""
         if not fusible(self, x, edge_index, "add"):
             return super().forward(x, without_weight(self, edge_index, edge_weight), size)
-        csr, own = csr_of(plain(edge_index), x.size(0)), 1 + self.eps
+        csr = csr_of(plain(edge_index), x.size(0), loops=True)
+        weight = gin_weights(csr, edge_weight, self.eps, x)
         first = self.nn[0] if isinstance(self.nn, nn.Sequential) else None
         if not isinstance(first, nn.Linear | SparseLinear) or not narrows(first):
-            return self.nn(neighbour_sum(x, csr, edge_weight, own))
+            return self.nn(entry_sum(x, csr, weight))
         # The sum of the products is the product of the sum, and here the products are much narrower.
-        h = neighbour_sum(product(first, x), csr, edge_weight, own)
-        h = h if first.bias is None else h + first.bias
+        h = entry_sum(product(first, x), csr, weight)
+        h = h if first.bias is None else h.add_(first.bias)
         for module in list(self.nn)[1:]:
             h = module(h)
         return h
@@ -48,6 +52,8 @@ class GCNConv(pyg.GCNConv):
     (PyG's goes to all).
     """
 
+    propagate_type: ClassVar[dict[str, Any]] = {"x": Tensor, "edge_weight": OptTensor}
+
     def forward(self, x: Any, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
         """x: [N, F]; edge_index: [2, E]; edge_weight: [E] >= 0. Returns [N, F']."""
         if (
@@ -57,13 +63,15 @@ class GCNConv(pyg.GCNConv):
         ):
             return super().forward(x, edge_index, edge_weight)
         edge_index = plain(edge_index)
-        csr, own = csr_of(edge_index, x.size(0)), None
+        csr = csr_of(edge_index, x.size(0), self.add_self_loops)
         if self.normalize:
-            edge_weight, own = gcn_weights(csr, edge_index, edge_weight, x, self.add_self_loops, self.improved)
+            weight = gcn_weights(csr, edge_index, edge_weight, x, self.add_self_loops, self.improved)
+        else:
+            weight = None if edge_weight is None else csr.entries(edge_weight)  # type: ignore[assignment]
         if narrows(self.lin, by=1):
-            h = neighbour_sum(product(self.lin, x), csr, edge_weight, own)
-            return h if self.bias is None else h + self.bias
-        return F.linear(neighbour_sum(x, csr, edge_weight, own), self.lin.weight, self.bias)
+            h = entry_sum(product(self.lin, x), csr, weight)
+            return h if self.bias is None else h.add_(self.bias)
+        return F.linear(entry_sum(x, csr, weight), self.lin.weight, self.bias)
 
 
 class SAGEConv(pyg.SAGEConv):
@@ -72,22 +80,23 @@ class SAGEConv(pyg.SAGEConv):
     An edge of weight 0 is no edge; so a node whose edges all weigh 0 has no neighbours.
     """
 
+    propagate_type: ClassVar[dict[str, Any]] = {"x": OptPairTensor}
+
     def forward(self, x: Any, edge_index: Any, edge_weight: Tensor | None = None, size: Any = None) -> Tensor:
         """x: [N, F]; edge_index: [2, E]; edge_weight: [E] >= 0. Returns [N, F']."""
         if isinstance(self.lin_l.weight, UninitializedParameter) or not fusible(self, x, edge_index, "mean"):
             return super().forward(x, without_weight(self, edge_index, edge_weight), size)
-        edge_index = plain(edge_index)
-        csr = csr_of(edge_index, x.size(0))
-        weight = mean_weights(csr, edge_index, edge_weight, x)
+        csr = csr_of(plain(edge_index), x.size(0))
+        weight = mean_weights(csr, edge_weight, x)
         neighbours = self.lin(x).relu() if self.project else x
         if narrows(self.lin_l):
-            h = neighbour_sum(product(self.lin_l, neighbours), csr, weight)
-            h = h if self.lin_l.bias is None else h + self.lin_l.bias
+            h = entry_sum(product(self.lin_l, neighbours), csr, weight)
+            h = h if self.lin_l.bias is None else h.add_(self.lin_l.bias)
         else:
-            h = self.lin_l(neighbour_sum(neighbours, csr, weight))
+            h = self.lin_l(entry_sum(neighbours, csr, weight))
         if self.root_weight:
             sparse = isinstance(self.lin_r, SparseLinear)
-            h = h + self.lin_r(x) if sparse else torch.addmm(h, x, self.lin_r.weight.t())
+            h = h + self.lin_r(x) if sparse else h.addmm_(x.to(h.dtype), self.lin_r.weight.t().to(h.dtype))
         return F.normalize(h, dim=-1) if self.normalize else h
 
 
@@ -138,48 +147,58 @@ def product(linear: Any, x: Tensor) -> Tensor:
     return linear.product(x) if isinstance(linear, SparseLinear) else F.linear(x, linear.weight)
 
 
-def gcn_weights(
-    csr: CSR, edge_index: Tensor, edge_weight: Tensor | None, x: Tensor, loops: bool, improved: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Weights of the edges [E] and, with self-loops, of the nodes themselves [N, 1], normalised on both sides."""
+def gin_weights(csr: CSR, edge_weight: Tensor | None, eps: Tensor, x: Tensor) -> Tensor:
+    """Weights of the entries [E + N]: those of the edges (none: 1), and 1 + eps of every node's own."""
     dtype = torch.promote_types(x.dtype, torch.float32)
 
-    def make() -> tuple[Tensor, Tensor | None]:
+    def make() -> Tensor:
+        own = (1 + eps.to(dtype)).expand(csr.width)
+        weight = own.new_ones(csr.col.size(0) - csr.width) if edge_weight is None else edge_weight.to(dtype)
+        return csr.entries(torch.cat([weight, own]))
+
+    return remembered(("gin", dtype), make, csr.rowptr, edge_weight, eps)
+
+
+def gcn_weights(
+    csr: CSR, edge_index: Tensor, edge_weight: Tensor | None, x: Tensor, loops: bool, improved: bool
+) -> Tensor:
+    """Weights of the entries, of the edges and with `loops` of every node's own, normalised on both sides."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+
+    def make() -> Tensor:
         src, dst = edge_index.unbind()
-        loop = src == dst
-        own = None
         if edge_weight is None:
             weight = torch.ones(src.size(0), dtype=dtype, device=src.device)
         else:
             weight = edge_weight.to(dtype)
         if loops:
+            loop = src == dst
             own = torch.ones(csr.width, dtype=dtype, device=src.device)
             if edge_weight is not None:
                 places = torch.where(loop, torch.arange(src.size(0), device=src.device), -1)
                 last = torch.full_like(own, -1, dtype=torch.long).scatter_reduce_(0, dst, places, "amax")
-                # A row of zeros at the end, so that a graph without edges has something to look up.
+                # A zero at the end, so that without edges there is something to look up.
                 padded = torch.cat([weight, weight.new_zeros(1)])
                 own = torch.where(last >= 0, padded[last], 2.0 if improved else 1.0)
-            weight = weight.masked_fill(loop, 0)
+            weight = torch.cat([weight.masked_fill(loop, 0), own])
+        weight = csr.entries(weight)
         degree = weight_sums(csr, weight)
-        degree = degree if own is None else degree + own
         none = degree == 0
         scale = degree.masked_fill(none, 1).rsqrt().masked_fill(none, 0)
-        weight = scale[src] * weight * scale[dst]
-        return weight, None if own is None else (scale * own * scale).unsqueeze(1)
+        return scale.index_select(0, csr.col) * weight * scale.index_select(0, csr.row)
 
     return remembered(("gcn", dtype, loops, improved), make, csr.rowptr, edge_weight)
 
 
-def mean_weights(csr: CSR, edge_index: Tensor, edge_weight: Tensor | None, x: Tensor) -> Tensor:
-    """Weights of the edges [E] that sum to 1 for every node, or to 0 where there are no neighbours."""
+def mean_weights(csr: CSR, edge_weight: Tensor | None, x: Tensor) -> Tensor:
+    """Weights of the entries [E] that sum to 1 for every node, or to 0 where there are no neighbours."""
     dtype = torch.promote_types(x.dtype, torch.float32)
 
     def make() -> Tensor:
         if edge_weight is None:
-            return csr.rowptr.diff().to(dtype).reciprocal()[edge_index[1]]
-        weight = edge_weight.to(dtype)
+            return csr.rowptr.diff().to(dtype).reciprocal().index_select(0, csr.row)
+        weight = csr.entries(edge_weight.to(dtype))
         total = weight_sums(csr, weight)
-        return weight / total.masked_fill(total == 0, 1)[edge_index[1]]
+        return weight / total.masked_fill(total == 0, 1).index_select(0, csr.row)
 
     return remembered(("mean", dtype), make, csr.rowptr, edge_weight)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GINConv
 
-from graphcl.encoders.aggregate import CSR, csr_of, neighbour_sum, remembered
+from graphcl.encoders.aggregate import CSR, csr_of, entry_sum, remembered
 from graphcl.encoders.inputs import NodeNorm, edge_weight, jumped, run_layers, widths
 
 # Rows of the tables, as many as in the original, so that its weights fit; data/molecules.py writes the categories.
@@ -39,10 +39,24 @@ class BondConv(GINConv):
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         """x: [N, D]; edge_index: [2, E]; edge_attr: [E, 2] categories; edge_weight: [E]. Returns [N, D]."""
-        csr = csr_of(edge_index, x.size(0))
-        counts = bond_counts(csr, edge_attr, edge_weight, x).to(x.dtype)
+        csr = csr_of(edge_index, x.size(0), loops=True)
+        weight, counts = bond_weights(csr, edge_weight, x), bond_counts(csr, edge_attr, edge_weight, x)
+        out = entry_sum(x, csr, weight)
         tables = torch.cat([self.bond.weight, self.direction.weight])  # [9, D]
-        return self.nn(torch.addmm(neighbour_sum(x, csr, edge_weight, x.new_ones(1)), counts, tables))
+        return self.nn(out.addmm_(counts.to(out.dtype), tables.to(out.dtype)))
+
+
+def bond_weights(csr: CSR, edge_weight: Tensor | None, x: Tensor) -> Tensor | None:
+    """Weights of the entries [E + N], 1 for every atom's own; None if the edges have none."""
+    if edge_weight is None:
+        return None
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return remembered(
+        ("own", dtype),
+        lambda: csr.entries(torch.cat([edge_weight.to(dtype), x.new_ones(csr.width, dtype=dtype)])),
+        csr.rowptr,
+        edge_weight,
+    )
 
 
 def bond_counts(csr: CSR, edge_attr: Tensor, edge_weight: Tensor | None, x: Tensor) -> Tensor:
@@ -50,18 +64,18 @@ def bond_counts(csr: CSR, edge_attr: Tensor, edge_weight: Tensor | None, x: Tens
     dtype = torch.promote_types(x.dtype, torch.float32)
 
     def make() -> Tensor:
-        kinds = torch.arange(BONDS * DIRECTIONS, device=x.device)
-        bond, direction = kinds // DIRECTIONS * DIRECTIONS, kinds % DIRECTIONS
+        types, directions = (torch.arange(count, device=x.device) for count in (BONDS, DIRECTIONS))
         try:  # looked up, not computed, so that what is outside the tables is refused on every device
-            first = bond[::DIRECTIONS].index_select(0, edge_attr[:, 0].long())
-            code = first + direction[:DIRECTIONS].index_select(0, edge_attr[:, 1].long())  # [E]
+            code = (types * DIRECTIONS).index_select(0, edge_attr[:, 0].long())
+            code = code + directions.index_select(0, edge_attr[:, 1].long())  # [E]
         except IndexError:
             raise ValueError(_unknown("edge_attr", "bond type 0 to 5, direction 0 to 2")) from None
+        code = torch.cat([code, code.new_full((csr.width,), SELF_LOOP * DIRECTIONS)])
+        by_atom = CSR(csr.rowptr, csr.entries(code).to(torch.int32), csr.row, BONDS * DIRECTIONS)
         columns = torch.arange(BONDS + DIRECTIONS, device=x.device)
-        both = (columns == (bond // DIRECTIONS).unsqueeze(1)) | (columns == (BONDS + direction).unsqueeze(1))  # [18, 9]
-        by_atom = CSR(csr.rowptr, csr.entries(code).to(torch.int32), csr.row, len(kinds), csr.order)
-        loop = (columns == SELF_LOOP) | (columns == BONDS)
-        return neighbour_sum(both.to(dtype), by_atom, edge_weight) + loop.to(dtype)
+        of_type = columns == types.repeat_interleave(DIRECTIONS).unsqueeze(1)
+        of_direction = columns == BONDS + directions.repeat(BONDS).unsqueeze(1)
+        return entry_sum((of_type | of_direction).to(dtype), by_atom, bond_weights(csr, edge_weight, x))
 
     return remembered(("bonds", dtype), make, csr.rowptr, edge_attr, edge_weight)
 

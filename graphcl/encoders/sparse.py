@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
 
-from graphcl.encoders.aggregate import CSR, neighbour_sum, remembered
+from graphcl.encoders.aggregate import CSR, entry_sum, remembered
 
 
 class SparseLinear(Linear):
@@ -30,4 +30,4 @@ class SparseLinear(Linear):
         if x.requires_grad:
             return x @ self.weight.t()
         entries, values = remembered("entries", lambda: CSR.of_matrix(x), x)
-        return neighbour_sum(self.weight.t(), entries, values)
+        return entry_sum(self.weight.t(), entries, values)
