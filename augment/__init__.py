@@ -1,11 +1,13 @@
 """Augmentations of graphs, as PyG transforms on a Data or a whole Batch, on any device.
 
 A view returns new data and never writes into a tensor of its input. It keeps every attribute, the slice tables (so that
-`view(batch)[i]`, `to_data_list()` and batching again are right) and at least one node of every graph. Needs torch and
-torch_geometric only.
+`view(batch)[i]`, `to_data_list()` and batching again are right) and at least one node of every graph. Edges sorted by
+target, then source, stay so. Needs torch and torch_geometric only; with numba the views are several times as fast on a
+CPU, and draw differently from the same generator.
 
     views = TwoViews(DropNodes(0.2), Compose([PerturbEdges(0.1), MaskAttributes(0.1)]))
     batch1, batch2 = views(batch)
+    both = join([batch1, batch2])  # one Batch of all their graphs
 """
 
 from augment.adaptive import AdaptiveDropEdges, AdaptiveMaskFeatures

@@ -31,8 +31,10 @@ def native() -> SimpleNamespace | None:
         from numba import njit
     except ImportError:
         return None
-    compiled = njit(cache=True, nogil=True)
-    return SimpleNamespace(**{kernel.__name__: compiled(kernel) for kernel in KERNELS})
+    try:
+        return SimpleNamespace(**{kernel.__name__: njit(cache=True, nogil=True)(kernel) for kernel in KERNELS})
+    except RuntimeError:  # no folder that a cache may be written to: compiled again in every process
+        return SimpleNamespace(**{kernel.__name__: njit(nogil=True)(kernel) for kernel in KERNELS})
 
 
 def seed(generator: torch.Generator | None) -> int:
@@ -71,29 +73,54 @@ def choose(ptr: Array, rate: float, spare: int, seed: int) -> Array:
 
 
 def undirected_pairs(edge_index: Array, n: int) -> Array:
-    """`_segments.undirected_pairs`: two counting sorts, by the larger end and by the smaller."""
+    """`_segments.undirected_pairs`: sorted edges are matched in one pass, others by two counting sorts."""
     src, dst = edge_index[0], edge_index[1]
     e = len(src)
-    by_high, by_low = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
+    by_source = by_target = True
     for i in range(e):
         if src[i] < 0 or src[i] >= n or dst[i] < 0 or dst[i] >= n:
             raise IndexError("edge_index names a node that is not there")
+        if i > 0:
+            by_source &= src[i - 1] < src[i] or (src[i - 1] == src[i] and dst[i - 1] <= dst[i])
+            by_target &= dst[i - 1] < dst[i] or (dst[i - 1] == dst[i] and src[i - 1] <= src[i])
+    if by_source or by_target:
+        major, minor = (dst, src) if by_target else (src, dst)
+        first = np.zeros(n + 1, np.int64)  # of the edges of every major end
+        for i in range(e):
+            first[np.uintp(major[i] + 1)] += 1
+        for v in range(n):
+            first[v + 1] += first[v]
+        upcoming = first[:n].copy()  # edges of a major end are asked for in their order, so none is looked at twice
+        stands = np.arange(e)
+        for i in range(e):
+            if src[i] > dst[i]:
+                other, end = np.uintp(minor[i]), first[np.uintp(minor[i] + 1)]
+                at = upcoming[other]
+                while at < end and minor[np.uintp(at)] < major[i]:
+                    at += 1
+                if at < end and minor[np.uintp(at)] == major[i]:
+                    stands[i] = at
+                    at += 1
+                upcoming[other] = at
+        return stands
+
+    by_high, by_low = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
+    for i in range(e):
         by_high[np.uintp(max(src[i], dst[i]) + 1)] += 1
         by_low[np.uintp(min(src[i], dst[i]) + 1)] += 1
     for v in range(n):
         by_high[v + 1] += by_high[v]
         by_low[v + 1] += by_low[v]
-    first, order = np.empty(e, np.int64), np.empty(e, np.int64)
+    half, order = np.empty(e, np.int64), np.empty(e, np.int64)
     for i in range(e):
         large = np.uintp(max(src[i], dst[i]))
-        first[np.uintp(by_high[large])] = i
+        half[np.uintp(by_high[large])] = i
         by_high[large] += 1
     for j in range(e):
-        edge = np.uintp(first[np.uintp(j)])
+        edge = np.uintp(half[np.uintp(j)])
         small = np.uintp(min(src[edge], dst[edge]))
         order[np.uintp(by_low[small])] = edge
         by_low[small] += 1
-
     stands = np.empty(e, np.int64)
     start = 0
     while start < e:  # one run of edges between the same two nodes at a time

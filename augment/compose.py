@@ -75,7 +75,7 @@ class OneOf(BaseTransform):
         plans = {i: view.plan(data, graphs) for i, view in planned.items()}
         parts = [view(copy.copy(data)) for view in other.values()]
         if planned:
-            parts.append(carried_out(copy.copy(data), graphs, merged(plans, choice, data, graphs)))
+            parts.append(carried_out(copy.copy(data), graphs, _merged(plans, choice, data, graphs)))
         if other:
             place = torch.full_like(choice, len(other))
             for k, i in enumerate(other):
@@ -96,7 +96,7 @@ def _checked(name: str, views: Sequence[View]) -> list[View]:
     return list(views)
 
 
-def merged(plans: dict[int, Plan], choice: Tensor, data: Data, graphs: Graphs) -> Plan:
+def _merged(plans: dict[int, Plan], choice: Tensor, data: Data, graphs: Graphs) -> Plan:
     """The plan that does to every graph g what plans[choice[g]] does, and nothing where there is no such plan."""
     of_node = choice.index_select(0, graphs.batch)  # [N]
     of_edge = of_node.index_select(0, edges_of(data)[0])  # [E]

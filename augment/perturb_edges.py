@@ -38,7 +38,7 @@ class PerturbEdges(BaseTransform):
     an edge, nor one that was just dropped. A graph without enough free places gets as many as there are: a complete one
     gets none. If every edge of a graph (but self-loops) has a partner, new ones have both directions; else only one.
     The attributes of a new edge (edge_attr, edge_weight, ...) are those of one edge of the same graph, drawn uniformly,
-    for both directions of the same; its `e_id` is -1.
+    for both directions of the same; its `e_id` is -1. Where edges are sorted (by target, or by source) they stay so.
 
     drop: share of the e edges of a graph to drop, in [0, 1]: exactly round(drop * e), or with `exact=False` each edge
         independently with this probability (GRACE).

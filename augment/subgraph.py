@@ -30,8 +30,9 @@ class Subgraph(BaseTransform):
     graph of more than 32 nodes has several walks from the same start, one for every 32 nodes. All graphs walk in
     lock-step, 128 steps. A walk that has seen its whole component (looked at after 32, 64 and 96 steps) goes on at a
     random node that it has not seen. If the steps do not reach enough nodes, neighbours of visited ones are taken, then
-    their neighbours, and so on 64 times, nearest first; then any nodes. So what is kept of a connected graph is
-    connected, unless the graph is little more than a chain of hundreds of nodes.
+    their neighbours, and so on, nearest first; then any nodes. So what is kept of a connected graph is connected. Where
+    numba does not run (on a GPU, without numba) "and so on" ends after 64 times, and of what is little more than a
+    chain of hundreds of nodes the kept part may be in pieces.
 
     The seeds of a neighbour-sampled Data are all kept, and the walk starts at one of them.
 

@@ -118,6 +118,27 @@ def test_everything_works_without_numba(monkeypatch):
         _native.native.cache_clear()
 
 
+def test_a_place_for_the_cache_is_not_needed(monkeypatch):
+    import numba
+
+    def njit(cache=False, **options):
+        def decorate(function):
+            if cache:
+                raise RuntimeError("cannot cache function: no locator available")
+            return numba.core.decorators.njit(**options)(function)
+
+        return decorate
+
+    monkeypatch.setattr(numba, "njit", njit)
+    _native.native.cache_clear()
+    try:
+        mask = _native.native().choose(torch.tensor([0, 4]).numpy(), 0.5, 0, 1)
+        assert mask.sum() == 2
+    finally:
+        monkeypatch.undo()
+        _native.native.cache_clear()
+
+
 # --- draws ------------------------------------------------------------------------------------------------------------
 
 
