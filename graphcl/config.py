@@ -259,6 +259,7 @@ class GraphCL(Strict):
     proj_dim: PositiveInt | None = None
     tau: PositiveFloat = 0.2
     objective: Literal["infonce", "ntxent", "graphcl_code"] = "infonce"
+    one_pass: bool = Field(False, description="both views through the encoder at once")
 
 
 class MoCo(Strict):
@@ -279,6 +280,8 @@ class GRACE(Strict):
     name: Literal["grace"]
     proj_dim: PositiveInt = 128
     tau: PositiveFloat = 0.4
+    block: Annotated[int, Field(ge=2)] | None = Field(None, description="nodes contrasted a step; none: all")
+    one_pass: bool = Field(False, description="both views through the encoder at once")
 
 
 class BGRL(Strict):
@@ -288,6 +291,7 @@ class BGRL(Strict):
     name: Literal["bgrl"]
     pred_hidden: PositiveInt = 512
     momentum: Momentum = 0.99
+    one_pass: bool = Field(False, description="both views through the encoder at once")
 
 
 class DGI(Strict):

@@ -18,29 +18,41 @@ from torch_geometric.data import Data
 
 from graphcl.heads import mlp
 from graphcl.methods.method import Encoder, Method, View
-from graphcl.methods.rows import matched, seeds
+from graphcl.methods.rows import both, matched, seeds
 from graphcl.momentum import cosine_momentum, ema_update
 from graphcl.objectives import bootstrap
 
 
 class BGRL(Method):
-    """momentum is the EMA factor at the start; it rises to 1 along a cosine."""
+    """momentum is the EMA factor at the start; it rises to 1 along a cosine.
+
+    one_pass: both views through each encoder at once (methods/rows.py, both); the authors take one after the other.
+    """
 
     levels = ("node",)
 
     def __init__(
-        self, encoder: Encoder, view1: View, view2: View, *, pred_hidden: int = 512, momentum: float = 0.99
+        self,
+        encoder: Encoder,
+        view1: View,
+        view2: View,
+        *,
+        pred_hidden: int = 512,
+        momentum: float = 0.99,
+        one_pass: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder, self.view1, self.view2, self.momentum = encoder, view1, view2, momentum
+        self.encoder, self.view1, self.view2 = encoder, view1, view2
+        self.momentum, self.one_pass = momentum, one_pass
         self.predict = mlp(encoder.out_dim, pred_hidden, encoder.out_dim, activation="prelu")
         self.target = copy.deepcopy(encoder).requires_grad_(False)
 
     def loss(self, data: Data, group: str = "model") -> dict[str, Tensor]:
         data1, data2 = self.view1(data), self.view2(data)
-        p1, p2 = self.predict(self.encode(data1)), self.predict(self.encode(data2))  # [N, D]
+        h1, h2 = both(self.encoder, data1, data2, one_pass=self.one_pass)  # [N, D]
+        p1, p2 = self.predict(h1), self.predict(h2)
         with torch.no_grad():
-            t1, t2 = seeds(self.target(data1), data1), seeds(self.target(data2), data2)
+            t1, t2 = both(self.target, data1, data2, one_pass=self.one_pass)
         p1, t2, _ = matched(p1, data1, t2, data2)
         p2, t1, _ = matched(p2, data2, t1, data1)
         return {"loss": bootstrap(p1, t2) + bootstrap(p2, t1)}

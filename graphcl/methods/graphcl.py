@@ -15,11 +15,15 @@ from torch_geometric.data import Data
 from graphcl.distributed import gather, gather_views
 from graphcl.heads import mlp
 from graphcl.methods.method import Encoder, Method, View
+from graphcl.methods.rows import both
 from graphcl.objectives import graphcl_code, infonce, ntxent
 
 
 class GraphCL(Method):
-    """encoder and readout give [B, D]; view1 and view2 augment the whole batch; tau is the temperature."""
+    """encoder and readout give [B, D]; view1 and view2 augment the whole batch; tau is the temperature.
+
+    one_pass: both views through the encoder at once (methods/rows.py, both); the authors take one after the other.
+    """
 
     levels = ("graph",)
     contrasts_batch = True
@@ -34,17 +38,18 @@ class GraphCL(Method):
         proj_dim: int | None = None,
         tau: float = 0.2,
         objective: str = "infonce",
+        one_pass: bool = False,
     ) -> None:
         super().__init__()
         if objective not in ("infonce", "ntxent", "graphcl_code"):
             raise ValueError(f"objective must be infonce, ntxent or graphcl_code, got {objective!r}")
         self.encoder, self.readout, self.view1, self.view2 = encoder, readout, view1, view2
         self.project = mlp(encoder.out_dim, proj_dim or encoder.out_dim, proj_dim or encoder.out_dim)
-        self.tau, self.objective = tau, objective
+        self.tau, self.objective, self.one_pass = tau, objective, one_pass
 
     def loss(self, data: Data, group: str = "model") -> dict[str, Tensor]:
-        z1 = self.project(self.encode(self.view1(data)))  # [B, P]
-        z2 = self.project(self.encode(self.view2(data)))  # [B, P]
+        h1, h2 = both(self.encoder, self.view1(data), self.view2(data), self.readout, one_pass=self.one_pass)
+        z1, z2 = self.project(h1), self.project(h2)  # [B, P]
         if self.objective == "graphcl_code":
             return {"loss": graphcl_code(gather(z1)[0], gather(z2)[0], self.tau)}
         contrast = {"infonce": infonce, "ntxent": ntxent}[self.objective]

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+from augment.join import join
+from graphcl.methods.method import Encoder
+
 
 def seeds(h: Tensor, data: Data) -> Tensor:
     """h [N, D]; of a neighbour sample only the seeds, its first `batch_size` nodes, since the rest is context."""
@@ -20,6 +23,25 @@ def is_sample(data: Data) -> bool:
 def pooled(h: Tensor, data: Data, readout: nn.Module | None) -> Tensor:
     """Graph embeddings [B, D] under a readout; else the node embeddings of the seeds."""
     return readout(h, data) if readout is not None else seeds(h, data)
+
+
+def both(
+    encoder: Encoder, data1: Data, data2: Data, readout: nn.Module | None = None, *, one_pass: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Embeddings of two views, as `pooled` gives them.
+
+    one_pass: both views go through the encoder side by side, which saves half of the calls where these cost more than
+    the arithmetic (small layers). Batch norm then takes its statistics over both views; the papers take each view's.
+    """
+    if not one_pass:
+        return pooled(encoder(data1), data1, readout), pooled(encoder(data2), data2, readout)
+    whole = join([data1, data2])
+    h = encoder(whole)
+    if readout is not None:
+        z1, z2 = readout(h, whole).split([data1.num_graphs, data2.num_graphs])
+        return z1, z2
+    h1, h2 = h.split([data1.num_nodes, data2.num_nodes])
+    return seeds(h1, data1), seeds(h2, data2)
 
 
 def item_ids(data: Data, readout: nn.Module | None) -> Tensor:
