@@ -79,7 +79,7 @@ def queue_loss(
     block: int | None = None,
 ) -> Tensor:
     """`queue_infonce` for q and k [N, D] of length 1. The queue [K, D] may be written at once: nothing waits for it."""
-    result: Tensor = _Queue.apply(q, k, queue, tau, ids, queue_ids, normalized, block or _width(q))
+    result: Tensor = _Queue.apply(q, k, queue, tau, ids, queue_ids, normalized, block or _width(q, ids))
     return result
 
 
@@ -344,5 +344,6 @@ def _block(x: Tensor) -> Block:
     return rows, 2 * rows
 
 
-def _width(q: Tensor) -> int:
-    return max(256, _tile_size(q) // len(q))
+def _width(q: Tensor, ids: Tensor | None) -> int:
+    # With ids there are two tiles at a time.
+    return max(256, _tile_size(q) * (2 if ids is None else 1) // len(q))
