@@ -1,0 +1,164 @@
+"""`graphcl benchmark`: the processes that run a benchmark file, and how far they are."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from graphcl.benchmark import Row, Rows, by_key, checked_jobs, open_tasks, rows_of, work
+from graphcl.benchmark_config import Job, load_benchmark
+from graphcl.ledger import Ledger
+from graphcl.process import usable_cores
+
+PROCESS_MB = 1500.0  # what a process is expected to take where no row says
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def run_benchmark(path: Path, results: Path, count: int | None, *, retry: bool, quiet: bool) -> list[Row]:
+    """Run what the results file lacks, `count` processes at a time; returns the rows that belong to the file.
+
+    One process of several is this same command with `--jobs 1 --quiet`, so one that is killed takes nothing with it.
+    """
+    benchmark, ledger = load_benchmark(path), Ledger(results)
+    jobs = checked_jobs(benchmark)
+    dropped = ledger.drop_failed() if retry else 0
+    before = ledger.rows()
+    todo = [job for job in jobs if open_tasks(job, by_key(before))]
+    count = min(count or fitting_jobs(before), max(len(todo), 1))
+    done = threading.Event()
+    watcher = threading.Thread(target=watch, args=(jobs, ledger, count, done), daemon=True)
+    if not quiet:
+        again = f" ({dropped} failed rows again)" * bool(dropped)
+        head = f"{benchmark.name}: {len(todo)} of {len(jobs)} trainings to do{again}, {count} at a time; {results}"
+        print(head, file=sys.stderr, flush=True)
+        watcher.start()
+    try:
+        if count == 1:
+            work(todo, ledger)
+        else:
+            start_workers(path, results, count)
+    finally:
+        done.set()
+        if watcher.is_alive():
+            watcher.join()
+    return [row for _, _, row in rows_of(jobs, by_key(ledger.rows()))]
+
+
+def start_workers(path: Path, results: Path, count: int) -> None:
+    """Run `count` commands of one thread to their end; on Ctrl-C end them all."""
+    command = [sys.executable, "-m", "graphcl", "benchmark", str(path), "--results", str(results)]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    workers = [
+        # In a session of its own, so that Ctrl-C reaches it once and from here.
+        subprocess.Popen([*command, "--jobs", "1", "--quiet"], env=os.environ | threads, start_new_session=True)
+        for _ in range(count)
+    ]
+    try:
+        codes = [worker.wait() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
+    bad = [code for code in codes if code not in (0, 1)]  # 1: some rows have an error
+    if bad:
+        how = f"was ended by signal {-bad[0]}" if bad[0] < 0 else f"ended with exit code {bad[0]}"
+        memory = f"; if memory ran out, go on with fewer: --jobs {max(count // 2, 1)}" if bad[0] == -9 else ""
+        raise RuntimeError(f"{len(bad)} of {count} processes did not finish, the first {how}{memory}")
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """Memory in MB that processes may still take: of the machine, and of this container (cgroup v2)."""
+    free = math.inf
+    with suppress(OSError):
+        for line in meminfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) / 2**10
+    with suppress(OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        limit, held = (int((cgroup / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        free = min(free, (limit - held) / 2**20)
+    return free
+
+
+def fitting_jobs(rows: Sequence[Row]) -> int:
+    """Processes at once: as many as there are cores, and as fit into memory; one where a GPU does the work."""
+    if torch.cuda.is_available():
+        return 1
+    each = max([PROCESS_MB, *(row["peak_memory_mb"] for row in rows)])
+    return max(1, int(min(usable_cores(), free_memory() / each)))
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+def watch(jobs: Sequence[Job], ledger: Ledger, count: int, done: threading.Event) -> None:
+    """Show how far the file is, whoever fills it: a bar, and a line for each row that comes."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    seen: set[str] | None = None
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("", total=sum(len(job.tasks) for job in jobs), left="")
+        while True:
+            last = done.is_set()
+            rows = by_key(ledger.rows())
+            lines = [f"{job.place}, {task.column}: {outcome(row)}" for job, task, row in rows_of(jobs, rows)]
+            left = time_left(jobs, rows, count)
+            for line in lines:
+                if seen is not None and line not in seen:
+                    bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            seen = set(lines)
+            bar.update(shown, completed=len(lines), left=f"about {spoken(left)} left" if left else "")
+            if last:
+                return
+            done.wait(1.0)
+
+
+def outcome(row: Row) -> str:
+    """The scores of a row in words, or its error."""
+    if "error" in row:
+        return f"failed: {row['error']['class']}: {row['error']['message']}"
+    metric, mean = next(iter(row["score"]["mean"].items()))
+    beside = f" (untrained {row['untrained']['mean'][metric]:.4f})" if "untrained" in row else ""
+    return f"{metric} {mean:.4f}{beside}, {row['seconds'] + row['score_seconds']:.0f} s"
+
+
+def time_left(jobs: Sequence[Job], rows: Rows, count: int) -> float:
+    """Seconds until all is done, by what rows of the same method and data took, else of the same data, else of any."""
+    known = [row for row in rows.values() if "error" not in row]
+    total = 0.0
+    for job in jobs:
+        tasks = open_tasks(job, rows)
+        if tasks:
+            total += typical(known, "seconds", job)
+            total += len(tasks) * typical(known, "score_seconds", job)
+    return total / count
+
+
+def typical(rows: Sequence[Row], field: str, job: Job) -> float:
+    """Mean of a field over the rows most like the job; 0 if there are none."""
+    same_data = [row for row in rows if row["data"] == job.data]
+    same = [row for row in same_data if row["row"] == job.row]
+    return statistics.fmean([row[field] for row in same or same_data or rows] or [0.0])
+
+
+def spoken(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,128 @@
+"""The commands `benchmark`, `sweep` and `report`, which graphcl.cli registers."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Results = Annotated[
+    Path | None, typer.Option("--results", help="file of the rows, one JSON line each; none: results/<name>.jsonl")
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="processes at once; none: by cores and free memory")
+]
+Retry = Annotated[bool, typer.Option("--retry", help="run again what failed")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="list the trainings and stop")]
+
+
+def benchmark(
+    file: Annotated[
+        str, typer.Argument(help="name of a shipped benchmark, or path of a YAML file", show_default=False)
+    ],
+    results: Results = None,
+    jobs: Jobs = None,
+    retry: Retry = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run methods x data sets x encoders x seeds x protocols; what is done already is not run again."""
+    from graphcl.read_config import find_benchmark
+
+    run(find_benchmark(file), results, jobs, retry=retry, quiet=quiet, dry_run=dry_run)
+
+
+def sweep(
+    config: Annotated[str, typer.Argument(help="a shipped config or YAML file of two views", show_default=False)],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings", show_default=False)] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="every pair of five views")] = False,
+    strengths: Annotated[bool, typer.Option("--strengths", help="four views in five strengths")] = False,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many, from 0 on")] = 3,
+    protocol: Annotated[str, typer.Option("--protocol", help="how the embeddings are scored")] = "linear/clean",
+    folder: Annotated[Path, typer.Option("--folder", help="where the benchmark file and its rows go")] = Path(
+        "results"
+    ),
+    jobs: Jobs = None,
+    retry: Retry = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Study the augmentations: write a benchmark file of pairs of views or of strengths, and run it."""
+    from graphcl.sweep import sweep as study
+
+    if pairs == strengths:
+        raise ValueError("a sweep is over --pairs or over --strengths; give one of them")
+    kind = "pairs" if pairs else "strengths"
+    made = study(config, kind, seeds=range(seeds), protocols=[protocol], overrides=overrides or [])
+    path = folder / f"{made.name}.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(made.dump(), encoding="utf-8")
+    run(path, folder / f"{made.name}.jsonl", jobs, retry=retry, quiet=quiet, dry_run=dry_run)
+    if not quiet and not dry_run:
+        typer.echo(f"tables and figures: graphcl report {path} -o FOLDER", err=True)
+
+
+def report(
+    file: Annotated[
+        str, typer.Argument(help="name or path of a benchmark, or a results file (.jsonl)", show_default=False)
+    ],
+    results: Results = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="folder for report.md, report.csv and figures")
+    ] = None,
+    fill: Annotated[
+        list[Path] | None, typer.Option("--fill", help="page whose <!-- report: NAME --> blocks are to be written")
+    ] = None,
+) -> None:
+    """Print the tables of a benchmark: mean and spread, tests against untrained and the best rival, ranks."""
+    from graphcl.report import as_csv, filled, load_report, markdown
+
+    made = load_report(file, results)
+    typer.echo(markdown(made))
+    if output is not None:
+        from graphcl.figures import draw_report
+
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "report.md").write_text(markdown(made) + "\n", encoding="utf-8")
+        (output / "report.csv").write_text(as_csv(made), encoding="utf-8")
+        draw_report(made, output)
+    for page in fill or []:
+        page.write_text(filled(page.read_text(encoding="utf-8"), made), encoding="utf-8")
+
+
+def run(path: Path, results: Path | None, jobs: int | None, *, retry: bool, quiet: bool, dry_run: bool) -> None:
+    """Run a benchmark file; exit code 1 if rows failed, 130 on Ctrl-C."""
+    from graphcl.benchmark_config import expand, load_benchmark
+
+    wanted = load_benchmark(path)
+    planned = expand(wanted)  # mistakes are told before torch is imported
+    if dry_run:
+        for job in planned:
+            typer.echo(f"{job.place}: {', '.join(task.column for task in job.tasks)}")
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):  # to end as on Ctrl-C, with no process left behind
+        signal.signal(number, signal.default_int_handler)
+    try:
+        from graphcl.benchmark_run import run_benchmark
+
+        rows = run_benchmark(path, results or Path("results") / f"{wanted.name}.jsonl", jobs, retry=retry, quiet=quiet)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    failed = sum("error" in row for row in rows)
+    if failed:
+        if not quiet:
+            typer.echo(f"{failed} of {len(rows)} rows failed; run them again with --retry", err=True)
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(epilog="Examples: graphcl benchmark smoke | graphcl benchmark my/study.yaml --jobs 2")(benchmark)
+    app.command(epilog="Examples: graphcl sweep graphcl --pairs | graphcl sweep moco --strengths train.epochs=10")(
+        sweep
+    )
+    app.command(epilog="Examples: graphcl report smoke | graphcl report results/smoke.jsonl -o runs/report")(report)

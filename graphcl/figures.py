@@ -1,0 +1,202 @@
+"""Figures of a report: points, curves over the number of labels, and the augmentation study's heat maps and curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from graphcl.report import Entry, Report, over_seeds, unit_of
+
+matplotlib.use("Agg")
+
+SCRATCH = "from scratch"  # a GNN trained on the labels alone: the baselines whose name begins with "supervised"
+
+
+def draw_report(report: Report, folder: Path) -> list[Path]:
+    """Draw what the benchmark's `figure` asks for, a file for each protocol or data set; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if report.figure == "curves":
+        return draw_curves(report, folder)
+    draw = {"points": draw_points, "pairs": draw_pairs, "strengths": draw_strengths}[report.figure]
+    made = []
+    for column, metric in report.tables:
+        entries = report.entries(column, metric)
+        if not entries:
+            continue
+        path = folder / f"{report.name}-{column}-{metric}.png".replace("/", "-").replace(" ", "-")
+        fig = draw(list(entries.values()))
+        fig.suptitle(f"{column}, {metric}")
+        fig.savefig(path, dpi=150)
+        plt.close(fig)
+        made.append(path)
+    return made
+
+
+def draw_points(entries: Sequence[Entry]) -> Any:
+    """A point for each row with its spread over seeds, grouped by data set; hollow: its own encoder untrained."""
+    names, data = unique(entry.row for entry in entries), unique(entry.data for entry in entries)
+    fig, axes = plt.subplots(figsize=(max(5.0, 0.3 * len(names) * len(data) + 3), 3.6), layout="constrained")
+    for i, name in enumerate(names):
+        own = [entry for entry in entries if entry.row == name]
+        at, unit = (
+            [data.index(entry.data) + 0.8 * (i + 0.5) / len(names) - 0.4 for entry in own],
+            unit_of(own[0].metric),
+        )
+        means, spreads = [unit * entry.mean for entry in own], [unit * spread(entry) for entry in own]
+        (drawn, *_) = axes.errorbar(at, means, spreads, fmt="o", markersize=5, capsize=2, label=name)
+        for place, entry in zip(at, own, strict=True):
+            if entry.untrained:
+                level = unit * over_seeds(entry.untrained)[0]
+                axes.plot(place, level, "o", markersize=5, markerfacecolor="none", color=drawn.get_color())
+    for border in range(1, len(data)):
+        axes.axvline(border - 0.5, color="lightgrey", linewidth=0.8)
+    axes.set_xticks(range(len(data)), data)
+    axes.set_ylabel("test score; hollow: untrained")
+    fig.legend(loc="outside right upper", fontsize=7)
+    return fig
+
+
+def draw_curves(report: Report, folder: Path) -> list[Path]:
+    """For each data set the score of every row over the number (or share) of labels, with the spread over seeds."""
+    made = []
+    for data in unique(row["data"] for row in report.rows):
+        for protocol in unique(report.rule_of(column)["protocol"] for column, _ in report.tables):
+            points: dict[str, list[tuple[float, Entry]]] = {}
+            for column, metric in report.tables:
+                row = report.rule_of(column)
+                budget = labels_of(row)
+                if row["protocol"] != protocol or budget is None:
+                    continue
+                for entry in report.entries(column, metric).values():
+                    if entry.data == data and entry.metric == next(iter(entry.rows[0]["score"]["values"])):
+                        points.setdefault(entry.row, []).append((budget, entry))
+            if points:
+                made.append(folder / f"{report.name}-{data}-{protocol}.png".replace("/", "-"))
+                draw_curve(points, f"{data}, {protocol}", made[-1])
+    return made
+
+
+def draw_curve(points: dict[str, list[tuple[float, Entry]]], title: str, path: Path) -> None:
+    """Lines over label budgets; those of the encoders untrained are dashed."""
+    fig, axes = plt.subplots(figsize=(5.5, 3.8), layout="constrained")
+    for name, line in points.items():
+        line = sorted(line, key=lambda point: point[0])
+        at, unit = [budget for budget, _ in line], unit_of(line[0][1].metric)
+        means, spreads = [unit * entry.mean for _, entry in line], [unit * spread(entry) for _, entry in line]
+        (drawn, *_) = axes.errorbar(at, means, spreads, marker="o", markersize=3, capsize=2, label=name)
+        bare = [(budget, unit * over_seeds(entry.untrained)[0]) for budget, entry in line if entry.untrained]
+        if bare:
+            axes.plot(*zip(*bare, strict=True), linestyle="--", linewidth=1, color=drawn.get_color())
+    axes.set_xscale("log")
+    ticks = sorted({budget for line in points.values() for budget, _ in line})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set(title=title, xlabel="labels (a class, or share)", ylabel="test score; dashed: untrained")
+    axes.legend(fontsize=7)
+    fig.savefig(path, dpi=150)
+    plt.close(fig)
+
+
+def labels_of(row: dict[str, Any]) -> float | None:
+    """The label budget of a row: labels a class, or a share of the training rows."""
+    data = row["config"]["data"]
+    return (
+        float(data[{"few": "per_class", "rate": "rate"}[data["split"]]]) if data["split"] in {"few", "rate"} else None
+    )
+
+
+# --- the augmentation study -------------------------------------------------------------------------------------------
+
+
+def draw_pairs(entries: Sequence[Entry]) -> Any:
+    """Heat maps of the gain of every pair of views, over the encoder untrained and over training from scratch."""
+    data, scratch = unique(entry.data for entry in entries), from_scratch(entries)
+    own = [entry for entry in entries if entry.baseline is None]
+    views = unique(name for entry in own for name in pair_of(entry))
+    panels = [(one, beside) for one in data for beside in ("untrained", *((SCRATCH,) if one in scratch else ()))]
+    fig, grid = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 4.2), layout="constrained", squeeze=False)
+    for axes, (one, beside) in zip(grid[0], panels, strict=True):
+        gains = np.full((len(views), len(views)), np.nan)
+        for entry in own:
+            if entry.data == one:
+                first, second = (views.index(name) for name in pair_of(entry))
+                gains[first, second] = gains[second, first] = gain(entry, scratch if beside == SCRATCH else {})
+        heat_map(axes, gains, views)
+        axes.set_title(f"{one}: gain over {beside}", fontsize=9)
+    return fig
+
+
+def heat_map(axes: Axes, gains: np.ndarray, names: Sequence[str]) -> None:
+    """A symmetric matrix with its figures; white is no gain."""
+    limit = float(np.nanmax(np.abs(gains), initial=0.0)) or 1.0
+    axes.imshow(gains, cmap="RdBu", vmin=-limit, vmax=limit)
+    for i, j in np.ndindex(*gains.shape):
+        if not math.isnan(gains[i, j]):
+            dark = abs(gains[i, j]) > 0.6 * limit
+            axes.text(j, i, f"{gains[i, j]:+.1f}", ha="center", va="center", fontsize=7, color="wk"[not dark])
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+
+
+def draw_strengths(entries: Sequence[Entry]) -> Any:
+    """The gain over the encoder untrained, and over training from scratch, by the strength of each view."""
+    data, scratch = unique(entry.data for entry in entries), from_scratch(entries)
+    own = [entry for entry in entries if entry.baseline is None]
+    panels = [(one, beside) for one in data for beside in ("untrained", *((SCRATCH,) if one in scratch else ()))]
+    fig, grid = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), layout="constrained", squeeze=False)
+    for axes, (one, beside) in zip(grid[0], panels, strict=True):
+        for view in unique(pair_of(entry)[1] for entry in own):
+            line = sorted(
+                (
+                    strength_of(entry),
+                    gain(entry, scratch if beside == SCRATCH else {}),
+                    unit_of(entry.metric) * spread(entry),
+                )
+                for entry in own
+                if entry.data == one and pair_of(entry)[1] == view
+            )
+            at, gains, spreads = zip(*line, strict=True)
+            axes.errorbar(at, gains, spreads, marker="o", markersize=3, capsize=2, label=view)
+        axes.axhline(0.0, color="black", linewidth=0.8)
+        axes.set(xlabel="strength", ylabel=f"gain over {beside}", title=one)
+    grid[0][0].legend(fontsize=7)
+    return fig
+
+
+def pair_of(entry: Entry) -> tuple[str, str]:
+    """Names of the two views."""
+    first, second = (view[0]["name"] for view in entry.rows[0]["config"]["views"])
+    return first, second
+
+
+def strength_of(entry: Entry) -> float:
+    """How much the second view takes away, in shares of nodes or edges."""
+    view = entry.rows[0]["config"]["views"][1][0]
+    return 1 - view["keep"] if view["name"] == "subgraph" else view.get("drop", view.get("rate"))
+
+
+def gain(entry: Entry, scratch: dict[str, Entry]) -> float:
+    """Gain over training from scratch where that is given, else over the encoder untrained; in percent."""
+    beside = scratch[entry.data].mean if scratch else over_seeds(entry.untrained)[0]
+    return unit_of(entry.metric) * (entry.mean - beside)
+
+
+def from_scratch(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """By data set the row that was trained on the labels alone."""
+    return {entry.data: entry for entry in entries if (entry.baseline or "").startswith("supervised")}
+
+
+def spread(entry: Entry) -> float:
+    """Standard deviation over the seeds; 0 for one seed."""
+    return over_seeds(entry.values)[1] or 0.0
+
+
+def unique(names: Any) -> list[str]:
+    """Each once, in order."""
+    return list(dict.fromkeys(names))

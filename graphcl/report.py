@@ -1,0 +1,413 @@
+"""Tables of a results file: mean and spread, paired tests, ranks; marks on what the code has left behind.
+
+One table a protocol, so figures of different rules never stand in one column. `±` is the standard deviation over the
+seeds (of their means over the folds), the number in brackets the mean over the seeds of that over the folds.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import math
+import re
+import statistics
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import rankdata, wilcoxon
+
+from graphcl.benchmark import RULES, checked_jobs
+from graphcl.benchmark_config import Benchmark, load_benchmark
+from graphcl.evaluate.scores import NAMES, PLAIN
+from graphcl.ledger import changes_since, read_rows
+
+Row = dict[str, Any]
+LOWER_IS_BETTER = {"rmse", "mae"}
+STALE = "†"
+
+
+@dataclass
+class Entry:
+    """One row of a table on one data set: its scores by seed, one value a fold."""
+
+    row: str
+    data: str
+    metric: str
+    baseline: str | None
+    values: dict[int, list[float]] = field(default_factory=dict)
+    untrained: dict[int, list[float]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds and folds."""
+        return over_seeds(self.values)[0]
+
+
+@dataclass
+class Report:
+    """What a results file says: rows under today's names, by column; `missing` rows were not run yet."""
+
+    name: str
+    about: str
+    figure: str
+    rows: list[Row]
+    missing: int
+
+    @property
+    def tables(self) -> list[tuple[str, str]]:
+        """Protocol and metric of each table, in the file's order."""
+        scored = [row for row in self.rows if "error" not in row]
+        return list(dict.fromkeys((row["column"], metric) for row in scored for metric in row["score"]["values"]))
+
+    def rule_of(self, column: str) -> Row:
+        """A row of the column's own protocol; baselines may have brought their own."""
+        rows = [row for row in self.rows if row["column"] == column]
+        return next((row for row in rows if not own_rule(row)), rows[0])
+
+    def entries(self, column: str, metric: str) -> dict[tuple[str, str], Entry]:
+        """The entries of a table, by row and data set."""
+        made: dict[tuple[str, str], Entry] = {}
+        for row in self.rows:
+            if row["column"] != column or "error" in row or metric not in row["score"]["values"]:
+                continue
+            name = row["row"] if row["encoder"] is None else f"{row['row']}, {row['encoder']}"
+            entry = made.setdefault((name, row["data"]), Entry(name, row["data"], metric, row["baseline"]))
+            entry.values[row["seed"]] = row["score"]["values"][metric]
+            if "untrained" in row:
+                entry.untrained[row["seed"]] = row["untrained"]["values"][metric]
+            entry.rows.append(row)
+        return made
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load_report(name: str, results: Path | None = None) -> Report:
+    """The report of a benchmark file (its name or path; rows in results/<name>.jsonl), or of a results file alone.
+
+    Of several rows for one thing the last counts. Raises ValueError where rows of different versions of a protocol
+    would stand together, naming them.
+    """
+    if name.endswith(".jsonl"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"no results file {name!r}; `graphcl benchmark FILE.yaml` writes one")
+        parts = ("row", "encoder", "data", "seed", "column")
+        last = {tuple(row[part] for part in parts): row for row in read_rows(path)}
+        report = Report(path.stem, "", "points", list(last.values()), 0)
+    else:
+        benchmark = load_benchmark(name)
+        rows, missing = wanted_rows(benchmark, read_rows(results or Path("results") / f"{benchmark.name}.jsonl"))
+        report = Report(benchmark.name, benchmark.about, benchmark.figure, rows, missing)
+    check_versions(report.rows)
+    return report
+
+
+def wanted_rows(benchmark: Benchmark, rows: Sequence[Row]) -> tuple[list[Row], int]:
+    """The rows that belong to the file as it is now, under its names, and how many are missing."""
+    last = {(row["hash"], row["protocol"]): row for row in rows}
+    found, missing = [], 0
+    for job in checked_jobs(benchmark):
+        for task in job.tasks:
+            row = last.get((task.hash, task.protocol))
+            if row is None or not task.agrees(row):
+                missing += 1
+            else:
+                names = {"row": job.row, "data": job.data, "encoder": job.encoder, "column": task.column}
+                found.append(row | names)
+    return found, missing
+
+
+def check_versions(rows: Sequence[Row]) -> None:
+    """Refuse rows of one protocol that were scored by different versions of it."""
+    for protocol in dict.fromkeys(row["protocol"] for row in rows):
+        by_version: dict[int, list[str]] = {}
+        for row in rows:
+            if row["protocol"] == protocol:
+                by_version.setdefault(row["version"], []).append(f"{row['row']} on {row['data']}, seed {row['seed']}")
+        if len(by_version) > 1:
+            told = []
+            for version, names in sorted(by_version.items()):
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                told.append(f"version {version}: {'; '.join(names[:3])}{more}")
+            raise ValueError(
+                f"rows of {protocol} come from different versions of the protocol and cannot be compared "
+                f"({' | '.join(told)}); run the benchmark again, it redoes the older ones"
+            )
+
+
+# --- figures of the entries -------------------------------------------------------------------------------------------
+
+
+def over_seeds(values: dict[int, list[float]]) -> tuple[float, float | None, float | None]:
+    """Mean, standard deviation over the seeds, mean standard deviation over the folds; None where there is one only."""
+    means = [statistics.fmean(folds) for folds in values.values()]
+    spreads = [statistics.stdev(folds) for folds in values.values() if len(folds) > 1]
+    return (
+        statistics.fmean(means),
+        statistics.stdev(means) if len(means) > 1 else None,
+        statistics.fmean(spreads) if spreads else None,
+    )
+
+
+def paired(first: dict[int, list[float]], second: dict[int, list[float]]) -> tuple[float, float | None, int]:
+    """Mean difference over the common seeds and folds, p of a two-sided Wilcoxon signed-rank test, number of pairs.
+
+    Without a pair the difference is NaN; p is None under two pairs. Where all are equal p is 1.
+    """
+    pairs = [
+        (a, b)
+        for seed in first.keys() & second.keys()
+        if len(first[seed]) == len(second[seed])
+        for a, b in zip(first[seed], second[seed], strict=True)
+    ]
+    if not pairs:
+        return math.nan, None, 0
+    differences = [a - b for a, b in pairs]
+    mean = statistics.fmean(differences)
+    if len(pairs) < 2:
+        return mean, None, len(pairs)
+    if not any(differences):
+        return mean, 1.0, len(pairs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ties and zeros: scipy then takes the normal approximation
+        return mean, float(wilcoxon(differences).pvalue), len(pairs)
+
+
+def sign(metric: str) -> int:
+    """1 where more is better, -1 where less is."""
+    return -1 if metric in LOWER_IS_BETTER else 1
+
+
+def ranks(entries: dict[tuple[str, str], Entry]) -> dict[str, float]:
+    """Average rank over the data sets, 1 the best, of the rows that have a figure on each of them."""
+    names, data = unique(key[0] for key in entries), unique(key[1] for key in entries)
+    whole = [name for name in names if all((name, one) in entries for one in data)]
+    if len(whole) < 2:
+        return {}
+    columns = [rankdata([-sign(entries[name, one].metric) * entries[name, one].mean for name in whole]) for one in data]
+    return {name: statistics.fmean(float(column[i]) for column in columns) for i, name in enumerate(whole)}
+
+
+def best_rival(entries: dict[tuple[str, str], Entry], entry: Entry) -> Entry | None:
+    """The best other row on the same data set."""
+    others = [other for other in entries.values() if other.data == entry.data and other.row != entry.row]
+    return max(others, key=lambda other: sign(other.metric) * other.mean) if others else None
+
+
+def unit_of(metric: str) -> int:
+    """100 for shares, which are shown in percent."""
+    return 1 if metric in PLAIN else 100
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """Each once, in order."""
+    return list(dict.fromkeys(names))
+
+
+# --- what the code has left behind ------------------------------------------------------------------------------------
+
+
+def sources_of(row: Row) -> tuple[str, ...]:
+    """The files that a row depends on."""
+    common = ("graphcl/encoders", "graphcl/evaluate")
+    if row["baseline"] is not None:
+        return common
+    return (*common, "augment", "graphcl/objectives", f"graphcl/methods/{row['config']['method']['name']}.py")
+
+
+@functools.cache
+def changed(commit: str | None, files: tuple[str, ...]) -> str | None:
+    """Why a row of that commit may not be what today's code gives; None if it is."""
+    if commit is None:
+        return "no commit recorded"
+    later = changes_since(commit, files)
+    if later is None:
+        return f"commit {commit} is not known here"
+    if later:
+        return f"made at {commit}, before {len(later)} later changes of {', '.join(files)}"
+    return f"made with uncommitted changes of {commit.removesuffix('+')}" if commit.endswith("+") else None
+
+
+def staleness(entry: Entry) -> list[str]:
+    """The reasons of its rows."""
+    reasons = (changed(row["commit"], sources_of(row)) for row in entry.rows)
+    return unique([reason for reason in reasons if reason])
+
+
+# --- Markdown and CSV -------------------------------------------------------------------------------------------------
+
+
+def markdown(report: Report) -> str:
+    """All tables, and what is missing or failed."""
+    parts = [report.about] if report.about else []
+    parts += [table(report, *each) for each in report.tables]
+    failed = [row for row in report.rows if "error" in row]
+    if failed:
+        lines = [
+            f"- {row['row']} on {row['data']}, seed {row['seed']}, {row['column']}: {_error(row)}" for row in failed
+        ]
+        parts.append("\n".join(["Failed:", "", *lines]))
+    if report.missing:
+        have = f"{len(report.rows)} of {report.missing + len(report.rows)} rows are there, the others were not run yet."
+        parts.append(have if report.rows else "Not measured yet.")
+    return "\n\n".join(parts)
+
+
+def _error(row: Row) -> str:
+    message = " ".join(row["error"]["message"].split())
+    return f"{row['error']['class']}: {message[:200]}"
+
+
+def table(report: Report, column: str, metric: str) -> str:
+    """One protocol: rows x data sets with each row's own encoder untrained beside, then the tests."""
+    entries = report.entries(column, metric)
+    rule = report.rule_of(column)
+    protocol = (
+        f"version {rule['version']}" if column == rule["protocol"] else f"{rule['protocol']}, version {rule['version']}"
+    )
+    title = f"**{column}** ({protocol}), {NAMES.get(metric, metric)}: {statement_of(rule)}."
+    names, data = unique(key[0] for key in entries), unique(key[1] for key in entries)
+    beside = [one for one in data if any(entries[key].untrained for key in entries if key[1] == one)]
+    rank, seeds = ranks(entries), usual_seeds(entries)
+    head = ["method"]
+    for one in data:
+        head += [one, "untrained"] if one in beside else [one]
+    lines = [line_of([*head, "rank"] if rank else head), "|---" * (len(head) + bool(rank)) + "|"]
+    notes: dict[str, list[str]] = {}
+    for name in names:
+        cells = [f"`{name}`"]
+        for one in data:
+            entry = entries.get((name, one))
+            cells.append(shown(entry.values, entry.metric, seeds) if entry else "")
+            if entry and (reasons := staleness(entry)):
+                cells[-1] += f" {STALE}"
+                for reason in reasons:
+                    notes.setdefault(reason, []).append(f"{name} on {one}")
+            if one in beside:
+                cells.append(shown(entry.untrained, entry.metric, seeds) if entry and entry.untrained else "")
+        lines.append(line_of([*cells, f"{rank[name]:.1f}" if name in rank else ""] if rank else cells))
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    folds = any(len(folds) > 1 for entry in entries.values() for folds in entry.values.values())
+    legend = "In percent: " * (unit_of(metric) == 100) + spread + ", in brackets over the folds of a seed" * folds
+    paragraphs = [title, "\n".join(lines), f"{legend[0].upper()}{legend[1:]}."]
+    paragraphs += [f"{STALE} {reason}: {', '.join(places)}." for reason, places in notes.items()]
+    for name, row in {entry.row: entry.rows[0] for entry in entries.values()}.items():
+        if own_rule(row):
+            paragraphs.append(f"`{name}` ({row['protocol']}, version {row['version']}): {statement_of(row)}.")
+    return "\n\n".join([*paragraphs, *tests(entries)])
+
+
+def statement_of(row: Row) -> str:
+    """What the row's protocol does."""
+    return RULES[row["protocol"]].statement if row["protocol"] in RULES else "not known any more"
+
+
+def own_rule(row: Row) -> bool:
+    """Whether the row scored itself, by another protocol than its column's."""
+    return row["protocol"] in RULES and RULES[row["protocol"]].kind == "own"
+
+
+def tests(entries: dict[tuple[str, str], Entry]) -> list[str]:
+    """Each row against its own encoder untrained, and against the best rival."""
+    lines = []
+    for entry in entries.values():
+        rival = best_rival(entries, entry)
+        if not entry.untrained and rival is None:
+            continue
+        cells = [f"`{entry.row}`", entry.data, *difference(entry, entry.untrained)]
+        cells += [f"`{rival.row}`", *difference(entry, rival.values)] if rival else ["", "", "", ""]
+        lines.append(line_of(cells))
+    if not lines:
+        return []
+    head = ["method", "data", "− untrained", "p", "pairs", "best rival", "− rival", "p", "pairs"]
+    note = (
+        "p: two-sided Wilcoxon signed-rank test over pairs of seed and fold. Folds share training data, so p is too "
+        "small where there are few seeds."
+    )
+    return ["\n".join([line_of(head), "|---" * len(head) + "|", *lines]), note]
+
+
+def difference(entry: Entry, other: dict[int, list[float]]) -> list[str]:
+    """Mean difference, p and number of pairs, as a table has them."""
+    mean, p, pairs = paired(entry.values, other)
+    if not pairs:
+        return ["", "", ""]
+    digits = 3 if entry.metric in PLAIN else 1
+    return [
+        f"{unit_of(entry.metric) * mean:+.{digits}f}".replace("-", "−"),
+        "" if p is None else f"{p:.2g}",
+        str(pairs),
+    ]
+
+
+def shown(values: dict[int, list[float]], metric: str, seeds: int) -> str:
+    """`77.9 ± 0.4 (2.1)`, with the number of seeds where it is not the table's."""
+    mean, between, within = over_seeds(values)
+    unit, digits = unit_of(metric), 3 if metric in PLAIN else 1
+    text = f"{unit * mean:.{digits}f}"
+    text += f" ± {unit * between:.{digits}f}" if between is not None else ""
+    text += f" ({unit * within:.{digits}f})" if within is not None else ""
+    return text + (f", {len(values)} seed{'s' * (len(values) > 1)}" if len(values) != seeds else "")
+
+
+def usual_seeds(entries: dict[tuple[str, str], Entry]) -> int:
+    """How many seeds most entries have."""
+    return statistics.mode(sorted((len(entry.values) for entry in entries.values()), reverse=True))
+
+
+def line_of(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def as_csv(report: Report) -> str:
+    """Every entry with all its figures, unrounded."""
+    file = io.StringIO()
+    head = ["protocol", "version", "row", "data", "metric", "mean", "seed_std", "fold_std", "seeds", "folds"]
+    head += ["untrained", "gain", "gain_p", "gain_pairs", "rival", "rival_gain", "rival_p", "rival_pairs", "rank"]
+    writer = csv.DictWriter(file, [*head, "stale"], lineterminator="\n")
+    writer.writeheader()
+    for column, metric in report.tables:
+        entries = report.entries(column, metric)
+        rank = ranks(entries)
+        for entry in entries.values():
+            mean, between, within = over_seeds(entry.values)
+            rival = best_rival(entries, entry)
+            gain, gain_p, gain_pairs = paired(entry.values, entry.untrained)
+            lead, lead_p, lead_pairs = paired(entry.values, rival.values if rival else {})
+            cells = [column, entry.rows[0]["version"], entry.row, entry.data, entry.metric, mean, between, within]
+            cells += [len(entry.values), len(next(iter(entry.values.values())))]
+            cells += [over_seeds(entry.untrained)[0] if entry.untrained else None]
+            cells += [gain if gain_pairs else None, gain_p, gain_pairs]
+            cells += [rival.row if rival else None, lead if lead_pairs else None, lead_p, lead_pairs]
+            cells += [rank.get(entry.row), "; ".join(staleness(entry))]
+            writer.writerow(dict(zip([*head, "stale"], cells, strict=True)))
+    return file.getvalue()
+
+
+# --- blocks in documents ----------------------------------------------------------------------------------------------
+
+
+BLOCK = re.compile(r"<!-- report: (\S+)")
+
+
+def filled(text: str, report: Report) -> str:
+    """A document with its blocks `<!-- report: NAME [COLUMN] --> ... <!-- end -->` written anew; others are left."""
+
+    def block(found: re.Match[str]) -> str:
+        tables = [table(report, *each) for each in report.tables if each[0] == found[2]]
+        return f"{found[1]}{(chr(10) * 2).join(tables) if found[2] else markdown(report)}\n{found[3]}"
+
+    pattern = rf"(<!-- report: {re.escape(report.name)}(?: ([^\n]+?))? -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, block, text, flags=re.S)
+
+
+def unmarked(text: str) -> str:
+    """Without the marks of staleness, which move with every commit."""
+    return re.sub(rf" {STALE}(?= \|)|\n\n{STALE} [^\n]*", "", text)

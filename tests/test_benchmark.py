@@ -1,0 +1,548 @@
+"""Benchmarks: what a file stands for, keys that stay, results files that survive everything, runs that happen once."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from graphcl.benchmark_config import DataSet, Task, expand, load_benchmark
+from graphcl.config import Config, ConfigError, TrainConfig
+from graphcl.read_config import benchmark_names, find_benchmark, load_config
+from graphcl.sweep import STRENGTHS, VIEWS, sweep
+
+torch = pytest.importorskip("torch")
+
+from graphcl import benchmark as runner
+from graphcl import benchmark_run as command
+from graphcl.benchmark import RULES, by_key, checked_jobs
+from graphcl.benchmark_run import run_benchmark
+from graphcl.ledger import Ledger, read_rows
+
+SMALL = ["encoder.hidden=8", "encoder.sparse_input=false", "train.max_steps=2", "data.split=random", "data.repeats=3"]
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """A small graph of two communities, as a file."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 30)
+    near = rng.random((60, 60)) < np.where(y[:, None] == y[None], 0.2, 0.02)
+    edges = np.stack(np.triu(near, 1).nonzero())
+    x = rng.normal(size=(60, 5)).astype(np.float32) + y[:, None]
+    path = tmp_path / "two.npz"
+    np.savez(path, edge_index=np.concatenate([edges, edges[::-1]], 1), x=x.astype(np.float32), y=y)
+    return str(path)
+
+
+@pytest.fixture
+def file(graph, tmp_path, monkeypatch):
+    """Writes a benchmark file on the small graph, with changes; gives its path."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**changes):
+        values = {
+            "name": "small",
+            "cells": [{"config": "dgi"}, {"config": "gae", "overrides": ["encoder.out=4"]}],
+            "data": [graph],
+            "seeds": [0, 1],
+            "protocols": ["linear/clean", "knn/clean"],
+            "overrides": SMALL,
+        }
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump(values | changes))
+        return path
+
+    return write
+
+
+def run(path, **options):
+    return run_benchmark(path, Path("results/small.jsonl"), 1, **{"retry": False, "quiet": True} | options)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": []}, r"small.yaml: unknown key 'protocol'; did you mean 'protocols'\?"),
+        ({"cells": [{"confg": "dgi"}]}, r"cells\.0: unknown key 'confg'; did you mean 'config'\?"),
+        ({"limits": [{"seed": [0]}]}, r"limits\.0: unknown key 'seed'; did you mean 'seeds'\?"),
+        ({"cells": [{}]}, r"cells\.0: a cell needs `config` \(a method\) or `baseline`"),
+        (
+            {"cells": [{"config": "dgi"}, {"config": "dgi"}]},
+            r"cells: 'dgi' stands there twice; give one of them a `label`",
+        ),
+        ({"seeds": [0, 0]}, r"seeds: '0' stands there twice"),
+        ({"limits": [{"cells": ["dgii"], "seeds": []}]}, r"limits\.0\.cells: 'dgii' is not in this file; did you mean"),
+        ({"limits": [{"seeds": [7]}]}, r"limits\.0\.seeds: '7' is not in this file; it has: 0, 1"),
+        ({"overrides": ["train.seed=1"]}, r"overrides: override 'train\.seed=1': a benchmark says this in `seeds`"),
+        (
+            {"protocols": [{"name": "knn/clean", "overrides": ["train.lr=1"]}]},
+            r"may only choose the split \(data\.per_c",
+        ),
+        ({"cells": []}, r"cells: .* at least 1 item"),
+    ],
+)
+def test_mistakes_in_a_file_are_told(file, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load_benchmark(file(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocols": ["linear/cleen"]}, r"small: unknown protocol 'linear/cleen'; did you mean 'linear/clean'\?"),
+        ({"cells": [{"config": "dgy"}]}, r"no config 'dgy'; did you mean 'dgi'\?"),
+        ({"data": ["coraa"]}, r"unknown data set 'coraa'; did you mean cora"),
+        ({"cells": [{"config": "dgi", "overrides": ["train.epoch=3"]}]}, r"train: unknown key 'epoch'; did you mean"),
+        (
+            {"data": ["cora"], "protocols": ["svm-rbf/paper"]},
+            r"is for graphs, cora has nodes; leave it out with limits",
+        ),
+        (
+            {"cells": [{"baseline": "raw"}]},
+            r"small: baseline 'raw' needs a config .* \{config: graphcl, baseline: raw\}",
+        ),
+    ],
+)
+def test_what_a_file_names_must_exist(file, changes, message):
+    with pytest.raises(ValueError, match=message):
+        checked_jobs(load_benchmark(file(**changes)))
+
+
+def test_unknown_benchmark_names_the_near_one():
+    with pytest.raises(ConfigError, match=r"no benchmark 'smoky'; did you mean 'smoke'\?"):
+        find_benchmark("smoky")
+
+
+@pytest.mark.parametrize("name", benchmark_names())
+def test_every_shipped_benchmark_stands_for_trainings(name):
+    made = load_benchmark(name)
+    assert made.name == name, "results/<name>.jsonl belongs to the file of that name"
+    assert checked_jobs(made)
+
+
+def test_a_job_for_each_training_and_first_seeds_first(file):
+    jobs = expand(load_benchmark(file()))
+    assert [(job.seed, job.row) for job in jobs] == [(0, "dgi"), (0, "gae"), (1, "dgi"), (1, "gae")]
+    assert [task.column for task in jobs[0].tasks] == ["linear/clean", "knn/clean"]
+    assert [job.config.train.seed for job in jobs] == [0, 0, 1, 1]
+
+
+def test_overrides_come_from_the_file_the_data_the_encoder_the_cell_and_the_cell_on_its_data(file, graph):
+    widths = {"file": 3, "data": 4, "encoder": 5, "cell": 6, "per_data": 7}
+    given = {}
+    for kind, width in widths.items():
+        change = [f"encoder.hidden={width}"]
+        given["overrides"] = [*SMALL, "encoder.hidden=3"]
+        if kind == "data":
+            given["data"] = [{"name": graph, "overrides": change}]
+        elif kind == "encoder":
+            given["encoders"] = {"narrow": change}
+        elif kind == "cell":
+            given["cells"] = [{"config": "dgi", "overrides": change}]
+        elif kind == "per_data":
+            given["cells"] = [{"config": "dgi", "overrides": ["encoder.hidden=6"], "per_data": {graph: change}}]
+        (job, *_) = expand(load_benchmark(file(**given)))
+        assert job.config.encoder.hidden == width, kind
+    assert job.encoder == "narrow"
+
+
+def test_the_case_of_a_data_set_makes_no_other_key(file):
+    lower, upper = (expand(load_benchmark(file(data=[name], seeds=[0], overrides=[]))) for name in ("cora", "Cora"))
+    assert [job.hash for job in lower] == [job.hash for job in upper]
+
+
+def test_limits_leave_out_seeds_of_some_combinations(file):
+    limits = [{"cells": ["gae"], "protocols": ["knn/clean"], "seeds": []}, {"cells": ["dgi"], "seeds": [1]}]
+    jobs = expand(load_benchmark(file(limits=limits)))
+    have = {(job.row, job.seed): [task.column for task in job.tasks] for job in jobs}
+    assert have == {
+        ("dgi", 1): ["linear/clean", "knn/clean"],
+        ("gae", 0): ["linear/clean"],
+        ("gae", 1): ["linear/clean"],
+    }
+
+
+def test_a_benchmark_reads_back_what_it_writes(file, tmp_path):
+    made = load_benchmark(file(limits=[{"data": None, "seeds": [1]}], encoders={"gin": ["encoder.name=gin"]}))
+    (tmp_path / "again.yaml").write_text(made.dump())
+    assert load_benchmark(tmp_path / "again.yaml") == made
+
+
+def test_files_are_read_without_torch():
+    code = (
+        "import sys, graphcl.benchmark_config as b, graphcl.sweep, graphcl.cli_benchmark\n"
+        "b.expand(b.load_benchmark('smoke')); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def task(config, baseline=None):
+    return Task("linear/clean", "linear/clean", config, baseline)
+
+
+def row(task, **changes):
+    config = json.loads(json.dumps(task.config.model_dump(mode="json")))
+    return {"hash": task.hash, "protocol": task.protocol, "version": 1, "config": config} | changes
+
+
+def test_the_hash_is_of_what_changes_the_scores():
+    config = load_config("graphcl")
+    same = load_config("graphcl", ["name=other", "run.log_every=3", "train.device=cpu", "method.objective=infonce"])
+    assert task(config).hash == task(same).hash
+    for change in ("train.lr=0.02", "data.features=degree", "data.repeats=5", "method.tau=0.3", "train.seed=1"):
+        assert task(load_config("graphcl", [change])).hash != task(config).hash, change
+    assert len({task(config, name).hash for name in (None, "wl", "raw")}) == 3
+
+
+def test_an_option_that_is_added_at_its_default_changes_no_key():
+    class Wider(TrainConfig):
+        momentum: float = 0.9
+
+    class Later(Config):
+        train: Wider = Wider()
+
+    config = load_config("graphcl")
+    values = config.model_dump()
+    later = Later.model_validate(values)
+    assert later.train.momentum == 0.9
+    assert task(later).hash == task(config).hash
+    assert task(later).agrees(row(task(config)))
+    values["train"]["momentum"] = 0.5
+    assert task(Later.model_validate(values)).hash != task(config).hash
+
+
+def test_a_row_made_with_another_default_does_not_count():
+    config = load_config("graphcl")
+    old = row(task(config))
+    assert task(config).agrees(old)
+    old["config"]["train"]["weight_decay"] = 0.5  # as if this had been the default then
+    assert not task(config).agrees(old)
+
+
+def test_a_baseline_does_not_depend_on_the_training():
+    first, second = load_config("graphcl"), load_config("graphcl", ["method.tau=0.7", "train.epochs=3"])
+    assert task(first, "wl").hash == task(second, "wl").hash
+    assert task(first, "wl").agrees(row(task(second, "wl")))
+    assert task(first, "wl").hash != task(load_config("graphcl", ["train.seed=3"]), "wl").hash
+
+
+# --- the results file -------------------------------------------------------------------------------------------------
+
+
+def test_a_line_that_was_cut_off_does_not_count_and_is_written_over(tmp_path):
+    ledger = Ledger(tmp_path / "rows.jsonl")
+    first, second = ({"hash": name, "protocol": "p", "version": 1} for name in "ab")
+    ledger.append(first)
+    with open(ledger.path, "a") as half:
+        half.write(json.dumps(second)[:20])
+    assert ledger.rows() == [first]
+    ledger.append(second)
+    assert ledger.path.read_text() == f"{json.dumps(first)}\n{json.dumps(second)}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nonsense", r"line 2 is not a JSON object: 'nonsense'; take the line out"),
+        ("[1]", "line 2 is not a JSON object"),
+        ("", "line 2 is not a JSON object"),
+        ('{"a": 1}', "line 2 is no row of a benchmark; choose another file with --results"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named(tmp_path, line, message):
+    (tmp_path / "rows.jsonl").write_text(f'{{"hash": "a", "protocol": "p", "version": 1}}\n{line}\n')
+    with pytest.raises(ValueError, match=message):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+OTHER = """
+import sys
+from pathlib import Path
+from graphcl.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+for i in range(200):
+    ledger.append({"hash": "a", "protocol": "p", "version": 1, "i": i, "fill": "x" * 5000})
+with ledger.claim("abc") as ours, ledger.claim("abd") as free:
+    print(ours, free, flush=True)
+"""
+
+
+def test_processes_write_whole_lines_and_respect_claims(tmp_path):
+    ledger = Ledger(tmp_path / "rows.jsonl")
+    with ledger.claim("abc") as ours:
+        assert ours
+        command = [sys.executable, "-c", OTHER, str(ledger.path)]
+        others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        told = [other.communicate()[0].split() for other in others]
+    assert [ours for ours, _ in told] == ["False", "False"]
+    assert "True" in [free for _, free in told]
+    assert sorted(row["i"] for row in ledger.rows()) == sorted([*range(200)] * 2)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_says_what_it_is_and_nothing_runs_twice(file, monkeypatch):
+    trainings = []
+    fit = runner.fit
+    monkeypatch.setattr(runner, "fit", lambda run, **options: trainings.append(run.config) or fit(run, **options))
+    path = file()
+    rows = run(path)
+    assert len(rows) == 8, "2 methods x 2 seeds x 2 protocols"
+    assert len(trainings) == 4, "each encoder is trained once for both protocols"
+    for one in rows:
+        assert "error" not in one, one
+        assert {"commit", "torch", "machine", "threads", "seconds", "score_seconds", "peak_memory_mb"} <= one.keys()
+        assert one["version"] == RULES[one["protocol"]].version
+        assert load_config_of(one).train.seed == one["seed"]
+        for score in (one["score"], one["untrained"]):
+            assert len(score["values"]["accuracy"]) == len(score["valid"]) == 3, "one a split"
+            assert score["mean"]["accuracy"] == pytest.approx(np.mean(score["values"]["accuracy"]))
+    before = Path("results/small.jsonl").read_bytes()
+    assert run(path) == rows
+    assert Path("results/small.jsonl").read_bytes() == before
+    assert len(run(file(seeds=[0, 1, 2]))) == 12
+    assert len(trainings) == 6, "the new seed only"
+
+
+def load_config_of(row):
+    from graphcl.read_config import parse_config
+
+    return parse_config(row["config"])
+
+
+def test_scores_are_those_of_the_functions_one_would_call(file, graph):
+    from graphcl import build, embed, fit, linear_probe
+
+    rows = run(file(seeds=[1], protocols=["linear/clean"], cells=[{"config": "dgi"}]))
+    made = build(load_config("dgi", [f"data.name={graph}", "train.seed=1", *SMALL]))
+    untrained = linear_probe(embed(made.method, made.data), made.data.y, made.split)
+    fit(made, progress=False)
+    trained = linear_probe(embed(made.method, made.data), made.data.y, made.split)
+    assert rows[0]["score"]["values"]["accuracy"] == list(trained.values)
+    assert rows[0]["untrained"]["values"]["accuracy"] == list(untrained.values)
+
+
+def test_a_protocol_may_take_other_splits_of_the_same_training(file, monkeypatch):
+    trainings = []
+    fit = runner.fit
+    monkeypatch.setattr(runner, "fit", lambda run, **options: trainings.append(run) or fit(run, **options))
+    few = [
+        {"name": "linear/clean", "overrides": ["data.split=few", f"data.per_class={n}", "data.repeats=2"]}
+        for n in (1, 5)
+    ]
+    rows = run(file(protocols=few, seeds=[0], cells=[{"config": "dgi"}]))
+    assert [row["column"] for row in rows] == [f"linear/clean split=few per_class={n} repeats=2" for n in (1, 5)]
+    assert len(trainings) == 1
+    assert len({row["hash"] for row in rows}) == 2
+    assert [len(row["score"]["valid"]) for row in rows] == [2, 2]
+
+
+def test_link_prediction_hides_the_edges_from_the_training(file, graph, monkeypatch):
+    seen = []
+    fit = runner.fit
+    monkeypatch.setattr(runner, "fit", lambda run, **options: seen.append(run.data.num_edges) or fit(run, **options))
+    rows = run(file(protocols=["link-dot/clean", "knn/clean"], seeds=[0], cells=[{"config": "dgi"}]))
+    assert [set(row["score"]["values"]) for row in rows] == [{"roc_auc", "average_precision"}, {"accuracy"}]
+    whole = np.load(graph, allow_pickle=False)["edge_index"].shape[1]
+    assert sorted(seen) == [whole - 2 * (round(0.05 * whole / 2) + round(0.1 * whole / 2)), whole]
+
+
+def test_three_rules_read_one_fine_tuning_beside_that_of_the_encoder_untrained(file, monkeypatch):
+    calls = []
+    finetune = runner.finetune
+    monkeypatch.setattr(
+        runner, "finetune", lambda *given, **options: calls.append(given) or finetune(*given, **options, epochs=3)
+    )
+    rules = ["finetune/clean", "finetune-last/clean", "finetune/paper"]
+    clean, last, paper = run(file(protocols=rules, seeds=[0], cells=[{"config": "dgi"}]))
+    assert len(calls) == 2, "trained and untrained"
+    for row in (clean, last, paper):
+        assert "error" not in row, row
+    assert paper["score"]["mean"]["accuracy"] >= last["score"]["mean"]["accuracy"]
+    assert not paper["score"]["valid"]
+    assert len(clean["score"]["valid"]) == 3
+    trained, untrained = (given[0].state_dict() for given in calls)
+    assert any(not torch.equal(trained[name], untrained[name]) for name in trained)
+
+
+def test_baselines_are_rows_of_the_same_tables(file):
+    cells = [{"config": "dgi"}, {"baseline": "raw"}, {"baseline": "label-propagation"}]
+    protocols = ["linear/clean", "knn/clean", "kmeans/clean", "finetune-last/clean"]
+    path = file(cells=cells, seeds=[0], protocols=protocols, overrides=[*SMALL, "train.epochs=1"])
+    jobs = {job.row: [task.protocol for task in job.tasks] for job in checked_jobs(load_benchmark(path))}
+    assert jobs["raw"] == protocols[:3], "no encoder to fine-tune"
+    assert jobs["label-propagation"] == ["label-propagation/clean"] * 3, "by its own rule, wherever accuracy counts"
+    rows = run(path)
+    assert not [row["error"] for row in rows if "error" in row]
+    kept = read_rows(Path("results/small.jsonl"))
+    assert sum(row["row"] == "label-propagation" for row in kept) == 1, "computed once"
+    assert all(("untrained" in row) == (row["row"] == "dgi") for row in kept)
+    from graphcl.report import load_report, table
+
+    made = load_report(str(path))
+    text = table(made, "knn/clean", "accuracy")
+    assert text.startswith("**knn/clean** (version"), "the protocol of the column, not of a baseline"
+    assert "`label-propagation` (label-propagation/clean, version 1): train labels spread" in text
+    assert [metric for column, metric in made.tables if column == "kmeans/clean"] == ["nmi", "ari", "accuracy"]
+
+
+def test_a_paper_s_rule_has_the_baselines_of_that_rule_alone(file):
+    cells = [{"config": "graphcl"}, {"baseline": "wl"}, {"baseline": "wl-paper"}, {"baseline": "statistics"}]
+    given = {"data": ["imdb-binary"], "protocols": ["linear/clean", "svm-rbf/paper", "finetune/paper"], "overrides": []}
+    jobs = checked_jobs(load_benchmark(file(cells=cells, seeds=[0], **given)))
+    columns = {job.row: [task.column for task in job.tasks] for job in jobs}
+    assert columns["wl"] == ["linear/clean"]
+    assert columns["wl-paper"] == ["svm-rbf/paper"]
+    assert columns["statistics"] == ["linear/clean", "svm-rbf/paper"]
+
+
+def test_a_cell_that_fails_is_recorded_and_run_again_when_asked(file, monkeypatch):
+    cells = [{"config": "dgi", "label": "wild", "overrides": ["train.lr=1e30"]}, {"config": "dgi"}]
+    path = file(cells=cells, seeds=[0])
+    rows = run(path)
+    assert [("error" in row, row["row"]) for row in rows] == [(True, "wild")] * 2 + [(False, "dgi")] * 2
+    assert rows[0]["error"]["class"] == "NonFiniteLoss"
+    assert "lower train.lr" in rows[0]["error"]["message"]
+    before = Path("results/small.jsonl").read_bytes()
+    run(path)
+    assert Path("results/small.jsonl").read_bytes() == before, "failed cells rest"
+    rows = run(path, retry=True)
+    assert sum("error" in row for row in rows) == 2
+    assert len(read_rows(Path("results/small.jsonl"))) == 4
+
+
+def test_a_protocol_that_fails_leaves_the_others(file):
+    short = {"name": "linear/clean", "overrides": ["data.split=few", "data.per_class=500"]}
+    rows = run(file(protocols=[short, "knn/clean"], seeds=[0], cells=[{"config": "dgi"}]))
+    assert rows[0]["error"]["class"] == "ValueError"
+    assert "per_class=500 needs more" in rows[0]["error"]["message"]
+    assert rows[1]["score"]["values"]["accuracy"]
+
+
+def test_a_newer_protocol_is_run_again(file, monkeypatch):
+    path = file(seeds=[0], protocols=["knn/clean"], cells=[{"config": "dgi"}])
+    run(path)
+    newer = RULES["knn/clean"]._replace(id="knn/clean/999")
+    monkeypatch.setitem(RULES, "knn/clean", newer)
+    assert [row["version"] for row in run(path)] == [999]
+    assert [row["version"] for row in read_rows(Path("results/small.jsonl"))] == [1, 999]
+
+
+def test_what_another_process_has_claimed_is_left_to_it(file):
+    path = file(seeds=[0], protocols=["knn/clean"])
+    job = checked_jobs(load_benchmark(path))[0]
+    holder = (
+        "import sys; from pathlib import Path; from graphcl.ledger import Ledger\n"
+        "with Ledger(Path('results/small.jsonl')).claim(sys.argv[1]) as ours:\n"
+        "    print(ours, flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", holder, job.hash], **pipes) as other:
+        assert other.stdout.readline().strip() == "True"
+        assert [row["row"] for row in run(path)] == ["gae"]
+        other.stdin.close()
+    assert [row["row"] for row in run(path)] == ["dgi", "gae"]
+
+
+def test_ctrl_c_leaves_whole_lines_and_the_rest_is_run_later(file, monkeypatch):
+    path = file()
+    fit, count = runner.fit, []
+
+    def stopped(run, **options):
+        count.append(run)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return fit(run, **options)
+
+    monkeypatch.setattr(runner, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(path)
+    assert len(read_rows(Path("results/small.jsonl"))) == 4
+    monkeypatch.setattr(runner, "fit", fit)
+    assert len(run(path)) == 8
+    assert len(read_rows(Path("results/small.jsonl"))) == 8
+
+
+@pytest.mark.slow
+def test_killed_while_two_processes_work_then_finished_with_no_cell_twice(file):
+    path = file(seeds=list(range(10)), protocols=["knn/clean"])
+    results = Path("results/small.jsonl")
+    command = [sys.executable, "-m", "graphcl", "benchmark", str(path), "--jobs", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        begun = time.monotonic()
+        while not (results.exists() and len(read_rows(results)) > 3) and time.monotonic() < begun + 60:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+    done = read_rows(results)
+    assert 3 < len(done) < 20, "stopped on the way"
+    rows = run(path)
+    assert len(rows) == len(read_rows(results)) == 20
+    assert len(by_key(rows)) == 20
+    assert read_rows(results)[: len(done)] == done
+
+
+def test_memory_and_time_estimates(file, tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4096000 kB\n")
+    assert command.free_memory(tmp_path / "meminfo", tmp_path) == 4000
+    (tmp_path / "memory.max").write_text(f"{3 * 2**30}\n")
+    (tmp_path / "memory.current").write_text(f"{2**30}\n")
+    assert command.free_memory(tmp_path / "meminfo", tmp_path) == 2048
+    (tmp_path / "memory.max").write_text("max\n")
+    assert command.free_memory(tmp_path / "meminfo", tmp_path) == 4000
+    assert command.fitting_jobs([{"peak_memory_mb": 10.0**9}]) == 1
+    runner.reset_peak_memory()
+    assert 1 < runner.peak_memory() < 10**6
+
+    jobs = checked_jobs(load_benchmark(file()))
+    assert command.time_left(jobs, {}, 1) == 0
+    rows = by_key(run(file(seeds=[0])))
+    for one in rows.values():
+        one.update(seconds=10.0, score_seconds=1.0)
+    assert command.time_left(jobs, rows, 2) == pytest.approx((2 * 10 + 4 * 1) / 2)
+
+
+# --- the sweep --------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_has_every_pair_and_every_strength():
+    pairs, strengths = sweep("graphcl", "pairs"), sweep("graphcl", "strengths")
+    views = [job.config.views for job in expand(pairs) if job.seed == 0 and job.baseline is None]
+    assert len({frozenset((a[0].name, b[0].name)) for a, b in views}) == len(views) == 15
+    cells = [job for job in expand(strengths) if job.seed == 0 and job.baseline is None]
+    assert len(cells) == len(VIEWS[1:]) * len(STRENGTHS) == 20
+    kept = [job.config.views[1][0].keep for job in cells if job.config.views[1][0].name == "subgraph"]
+    assert kept == pytest.approx([1 - strength for strength in STRENGTHS])
+
+
+STUDY = [
+    DataSet(name="nci1", overrides=("data.features=given",)),
+    DataSet(name="imdb-binary", overrides=("data.features=ones",)),
+]
+
+
+@pytest.mark.parametrize("kind", ["pairs", "strengths"])
+def test_the_shipped_sweeps_are_what_the_command_makes(kind):
+    made = sweep("graphcl", kind, data=STUDY)
+    assert load_benchmark(f"sweep-{kind}") == made.model_copy(update={"name": f"sweep-{kind}"})
+
+
+def test_a_sweep_takes_overrides_and_refuses_methods_of_one_view():
+    made = sweep("graphcl", "pairs", overrides=["data.name=nci1", "data.features=given", "train.epochs=3"])
+    assert {job.data for job in expand(made)} == {"nci1"}
+    assert {job.config.train.epochs for job in expand(made)} == {3}
+    with pytest.raises(ValueError, match=r"a sweep needs a method with two views; 'dgi' takes 1"):
+        sweep("dgi", "pairs")

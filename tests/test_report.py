@@ -1,0 +1,280 @@
+"""Reports: the figures are those of numpy and scipy, rules stay apart, old rows are marked, documents are current."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from graphcl import report
+from graphcl.benchmark import checked_jobs
+from graphcl.benchmark_config import load_benchmark
+from graphcl.figures import draw_report
+from graphcl.read_config import load_config
+from graphcl.report import as_csv, filled, load_report, markdown, table, unmarked
+
+ROOT = Path(__file__).parent.parent
+CONFIG = load_config("dgi").model_dump(mode="json")
+
+
+@pytest.fixture(autouse=True)
+def current_code(monkeypatch):
+    """Rows are of today's code, unless a test says otherwise."""
+    report.changed.cache_clear()
+    monkeypatch.setattr(report, "changes_since", lambda commit, files: [])
+
+
+def row(name, data="cora", seed=0, values=(0.5, 0.6), untrained=(0.4, 0.5), protocol="linear/clean", **changes):
+    made = {
+        "row": name,
+        "data": data,
+        "encoder": None,
+        "seed": seed,
+        "protocol": protocol,
+        "column": protocol,
+        "version": 1,
+        "score": {"values": {"accuracy": list(values)}, "mean": {"accuracy": float(np.mean(values))}, "valid": []},
+        "commit": "abc1234",
+        "hash": f"{abs(hash((name, data, seed))):012x}",
+        "baseline": None,
+        "config": CONFIG,
+    }
+    if untrained is not None:
+        made["untrained"] = {"values": {"accuracy": list(untrained)}, "mean": {}, "valid": []}
+    return made | changes
+
+
+@pytest.fixture
+def results(tmp_path):
+    def write(rows):
+        path = tmp_path / "study.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return load_report(str(path))
+
+    return write
+
+
+def csv_of(made):
+    return list(csv.DictReader(io.StringIO(as_csv(made))))
+
+
+def test_means_and_spreads_are_those_of_numpy(results):
+    rng = np.random.default_rng(0)
+    values, untrained = rng.random((4, 10)), rng.random((4, 10))
+    made = results([row("a", seed=s, values=values[s], untrained=untrained[s]) for s in range(4)])
+    (line,) = csv_of(made)
+    assert float(line["mean"]) == pytest.approx(values.mean())
+    assert float(line["seed_std"]) == pytest.approx(values.mean(1).std(ddof=1))
+    assert float(line["fold_std"]) == pytest.approx(values.std(1, ddof=1).mean())
+    assert float(line["untrained"]) == pytest.approx(untrained.mean())
+    assert float(line["gain"]) == pytest.approx((values - untrained).mean())
+    assert float(line["gain_p"]) == pytest.approx(stats.wilcoxon((values - untrained).ravel()).pvalue)
+    assert (line["seeds"], line["folds"], line["gain_pairs"]) == ("4", "10", "40")
+    between, within = values.mean(1).std(ddof=1), values.std(1, ddof=1).mean()
+    assert f"{100 * values.mean():.1f} ± {100 * between:.1f} ({100 * within:.1f})" in markdown(made)
+
+
+def test_pairs_are_of_the_same_seed_and_fold(results):
+    made = results(
+        [row("a", seed=s, values=(0.1 * s + 0.3, 0.5)) for s in (0, 1, 2)]
+        + [row("b", seed=s, values=(0.1 * s + 0.2, 0.4)) for s in (2, 1)]  # other order, one seed less
+    )
+    a, b = csv_of(made)
+    assert (a["rival"], a["rival_pairs"], b["rival_pairs"]) == ("b", "4", "4")
+    assert float(a["rival_gain"]) == pytest.approx(0.1)
+    assert float(b["rival_gain"]) == pytest.approx(-0.1)
+
+
+def test_tests_that_cannot_be_made_are_left_out(results):
+    made = results([row("a", values=(0.5,), untrained=(0.4,)), row("b", values=(0.5,), untrained=None)])
+    a, b = csv_of(made)
+    assert (a["gain_p"], a["gain_pairs"], b["gain"], b["gain_pairs"]) == ("", "1", "", "0")
+    assert report.paired({0: [0.5, 0.5]}, {0: [0.5, 0.5]}) == (0.0, 1.0, 2)
+    assert "nan" not in markdown(made)
+
+
+def test_ranks_are_averages_over_the_data_sets_that_all_have(results):
+    made = results(
+        [row(name, "cora", values=(value,)) for name, value in (("a", 0.9), ("b", 0.8), ("c", 0.99))]
+        + [row(name, "citeseer", values=(0.5,)) for name in "ab"]
+    )
+    ranks = {line["row"]: line["rank"] for line in csv_of(made)}
+    assert (float(ranks["a"]), float(ranks["b"]), ranks["c"]) == (1.25, 1.75, "")
+
+
+def test_of_errors_the_smallest_is_best(results):
+    rows = [row("a"), row("b")]
+    for one, value in zip(rows, (0.5, 1.5), strict=True):
+        one["score"] = {"values": {"rmse": [value]}, "mean": {"rmse": value}, "valid": []}
+        one["untrained"] = {"values": {"rmse": [2.0]}, "mean": {}, "valid": []}
+    a, b = csv_of(results(rows))
+    assert (float(a["rank"]), float(b["rank"]), a["rival"]) == (1, 2, "b")
+    assert "0.500" in markdown(results(rows)), "not in percent"
+
+
+def test_rules_never_share_a_table(results):
+    made = results([row("a"), row("a", protocol="svm-rbf/paper", values=(0.7,), untrained=(0.6,))])
+    clean, paper = (table(made, *each) for each in made.tables)
+    assert "70.0" not in clean and "55.0" not in paper
+    assert clean.startswith("**linear/clean** (version 1), accuracy: logistic regression")
+    assert paper.startswith("**svm-rbf/paper** (version 1), accuracy: GraphCL's rule")
+
+
+def test_versions_of_a_protocol_are_not_mixed(tmp_path, results):
+    with pytest.raises(
+        ValueError, match=r"rows of linear/clean come from different versions .*version 1: a on cora, "
+    ) as told:
+        results([row("a"), row("b", seed=3, version=2)])
+    assert "version 2: b on cora, seed 3" in str(told.value)
+    assert "run the benchmark again" in str(told.value)
+    assert results([row("a"), row("b", protocol="knn/clean", version=2)]).rows, "versions are each protocol's own"
+
+
+def test_of_several_rows_the_last_counts(results):
+    made = results([row("a", error={"class": "OSError", "message": "disk"}), row("a", values=(0.9, 0.9))])
+    assert "90.0" in markdown(made)
+    assert "Failed" not in markdown(made)
+
+
+def test_what_failed_is_listed(results):
+    failed = row("b", seed=2, error={"class": "NonFiniteLoss", "message": "loss is nan\nat step 3"})
+    failed.pop("score")
+    text = markdown(results([row("a"), failed]))
+    assert "- b on cora, seed 2, linear/clean: NonFiniteLoss: loss is nan at step 3" in text
+    text = markdown(results([failed]))
+    assert "NonFiniteLoss" in text
+
+
+def test_rows_older_than_a_change_are_marked_and_marks_can_be_taken_away(results, monkeypatch):
+    asked = []
+
+    def changes(commit, files):
+        asked.append(files)
+        return ["fff1234"] if commit == "old" else [] if commit.startswith("new") else None
+
+    fresh = markdown(results([row("a", commit="new"), row("b", commit="new"), row("c", commit="new")]))
+    assert report.STALE not in fresh
+    monkeypatch.setattr(report, "changes_since", changes)
+    report.changed.cache_clear()
+    text = markdown(results([row("a", commit="old"), row("b", commit="new"), row("c", commit="lost")]))
+    lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    assert "| `a` | 55.0 (7.1) † |" in text and "| `b` | 55.0 (7.1) |" in text
+    assert lines.keys() == {"a", "b", "c"}
+    assert "† made at old, before 1 later change" in text
+    assert "† commit lost is not known here: c on cora" in text
+    assert unmarked(text) == fresh
+    assert all("graphcl/methods/dgi.py" in files and "augment" in files for files in asked)
+    text = markdown(results([row("a", commit="new+")]))
+    assert "† made with uncommitted changes of new: a on cora" in text
+    text = markdown(results([row("a", commit=None)]))
+    assert "† no commit recorded" in text
+
+
+def test_the_report_of_a_file_has_its_rows_alone_under_its_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = load_benchmark("smoke")
+    rows = []
+    for job in checked_jobs(wanted):
+        for task in job.tasks:
+            config = {"config": task.config.model_dump(mode="json"), "hash": task.hash}
+            rows.append(row("an old name", job.data, job.seed, protocol=task.protocol, **config))
+    rows.append(row("another file's"))
+    Path("results").mkdir()
+    Path("results/smoke.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+    made = load_report("smoke")
+    assert {row["row"] for row in made.rows} == {cell.row for cell in wanted.cells}
+    assert (len(made.rows), made.missing) == (len(rows) - 2, 1)
+    assert markdown(made).startswith(wanted.about)
+    assert f"{len(rows) - 2} of {len(rows) - 1} rows are there" in markdown(made)
+    Path("results/smoke.jsonl").unlink()
+    assert "Not measured yet." in markdown(load_report("smoke"))
+
+
+def test_a_results_file_that_is_not_there_is_told():
+    with pytest.raises(
+        ValueError, match=r"no results file 'nowhere\.jsonl'; `graphcl benchmark FILE\.yaml` writes one"
+    ):
+        load_report("nowhere.jsonl")
+
+
+def test_blocks_of_a_document_are_written_and_the_rest_is_left(results):
+    made = results([row("a"), row("a", protocol="knn/clean")])
+    page = (
+        "before\n<!-- report: study -->\nold\n<!-- end -->\nbetween\n"
+        "<!-- report: study knn/clean -->\n<!-- end -->\n<!-- report: other -->\nkept\n<!-- end -->\n"
+    )
+    text = filled(page, made)
+    assert text.startswith("before\n<!-- report: study -->\n**linear/clean**")
+    assert text.count("**linear/clean**") == 1 and text.count("**knn/clean**") == 2
+    assert "\nold\n" not in text and "between" in text and "kept" in text
+    assert filled(text, made) == text
+
+
+def test_columns_and_names_with_bars_do_not_break_a_table(results):
+    text = markdown(results([row("a|b"), row("c")]))
+    widths = {
+        line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith(("| `", "| method | cora"))
+    }
+    assert widths == {5, 10}  # the table of scores has rank, the table of tests nine columns
+
+
+@pytest.mark.parametrize("figure", ["points", "curves", "pairs", "strengths"])
+def test_figures_are_drawn(results, tmp_path, figure):
+    rows = []
+    for one in ("drop_nodes", "perturb_edges"):
+        for rate in (0.1, 0.4):
+            view = {"name": one, "rate": rate} if one == "drop_nodes" else {"name": one, "drop": rate}
+            for budget in (1, 5):
+                config = json.loads(json.dumps(CONFIG)) | {"views": [[{"name": "identity"}], [view]]}
+                config["data"] |= {"split": "few", "per_class": budget}
+                column = "linear/clean" if figure != "curves" else f"linear/clean {budget}"
+                name = f"{one} {rate}"
+                rows += [row(name, seed=s, values=(rate, rate + s / 50), config=config, column=column) for s in (0, 1)]
+    scratch = {"config": rows[0]["config"], "baseline": "supervised", "untrained": None}
+    rows += [
+        row("supervised", values=(0.3, 0.4), column=column, **scratch) for column in {row["column"] for row in rows}
+    ]
+    made = results(rows)
+    made.figure = figure
+    files = draw_report(made, tmp_path / "figures")
+    assert files
+    for file in files:
+        assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_gains_of_the_study_are_over_untrained_and_over_scratch(results):
+    from graphcl.figures import from_scratch, gain, strength_of
+
+    config = CONFIG | {"views": [[{"name": "identity"}], [{"name": "subgraph", "keep": 0.4}]]}
+    made = results(
+        [row("s", values=(0.6,), untrained=(0.5,), config=config), row("x", values=(0.8,), baseline="supervised")]
+    )
+    entries = list(made.entries("linear/clean", "accuracy").values())
+    assert gain(entries[0], {}) == pytest.approx(10)
+    assert gain(entries[0], from_scratch(entries)) == pytest.approx(-20)
+    assert strength_of(entries[0]) == pytest.approx(0.6)
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tables_in_documents_are_those_of_results(page):
+    text = page.read_text(encoding="utf-8")
+    names = set(report.BLOCK.findall(text))
+    for name in names:
+        made = load_report(name, ROOT / "results" / f"{name}.jsonl")
+        text = filled(text, made)
+    assert unmarked(text) == unmarked(page.read_text(encoding="utf-8")), (
+        f"run: graphcl report NAME --fill {page.relative_to(ROOT)} for {', '.join(sorted(names))}"
+    )
+
+
+def test_every_shipped_study_has_a_block_in_the_results_page():
+    from graphcl.read_config import benchmark_names
+
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert set(report.BLOCK.findall(text)) == set(benchmark_names()) - {"smoke"}
