@@ -58,7 +58,8 @@ class MoCo(Method):
         q, k, ids = matched(q, data1, k, data2, self.readout)
         if self.training:
             self.fresh.append((gather(k)[0], gather_ids(ids)))
-        return {"loss": queue_infonce(q, k, self.queue.items, self.tau, ids=ids, queue_ids=self.queue.ids)}
+        keys, slots = self.queue.items, self.queue.ids
+        return {"loss": queue_infonce(q, k, keys, self.tau, ids=ids, queue_ids=slots, normalized=True)}
 
     def encode(self, data: Data) -> Tensor:
         return pooled(self.encoder(data), data, self.readout)
