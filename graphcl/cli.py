@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from graphcl.cli_benchmark import register
 from graphcl.process import set_threads, use_huge_pages
 
 if TYPE_CHECKING:
@@ -180,6 +181,9 @@ def datasets() -> None:
         "Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, "
         "or a folder with edges.csv (docs/data.md)"
     )
+
+
+register(app)
 
 
 def catalogue(kind: str, name: str | None) -> None:
