@@ -1,6 +1,7 @@
 """NT-Xent that reckons with negatives of the anchor's own class, and counts hard negatives more.
 
-Paper:   Chuang et al., 2020, "Debiased Contrastive Learning", arXiv:2007.00224, eq. 7 and 8 (`debiased_infonce`);
+Paper:   Chuang et al., 2020, "Debiased Contrastive Learning", arXiv:2007.00224, its debiased objective with
+         the estimator of the negatives' sum that stays above N exp(-1 / tau) (`debiased_infonce`);
          Robinson et al., 2021, "Contrastive Learning with Hard Negative Samples", arXiv:2010.04592, section 3, as the
          authors' code has it (`hard_infonce`)
 Differs: nothing known. As in that code, the gradient goes through the weights of hard negatives too.
