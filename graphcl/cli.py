@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -181,6 +182,27 @@ def datasets() -> None:
         "Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, "
         "or a folder with edges.csv (docs/data.md)"
     )
+
+
+@app.command(
+    epilog="Examples: graphcl bench | graphcl bench --rows infonce,queue | graphcl bench --full --json bench.json"
+)
+def bench(
+    full: Annotated[bool, typer.Option("--full", help="the long rows too: some twenty minutes")] = False,
+    rows: Annotated[
+        str | None, typer.Option(help="only these, with commas between: infonce,queue", show_default=False)
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the rows there, beside those that it has", show_default=False)
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="write there where the time of a training step goes", show_default=False)
+    ] = None,
+) -> None:
+    """Measure the speed and memory of graphcl on this machine against what people run today."""
+    inside = Path(__file__).parent / "benchmarks"  # in a wheel; beside the package in a checkout
+    sys.path.insert(0, str(inside if inside.is_dir() else Path(__file__).parent.parent / "benchmarks"))
+    importlib.import_module("bench").main(rows.split(",") if rows else [], full, json_file, profile, out)
 
 
 register(app)
