@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from graphcl.benchmark_config import Benchmark
 
 Results = Annotated[
     Path | None, typer.Option("--results", help="file of the rows, one JSON line each; none: results/<name>.jsonl")
@@ -30,9 +33,15 @@ def benchmark(
     dry_run: DryRun = False,
 ) -> None:
     """Run methods x data sets x encoders x seeds x protocols; what is done already is not run again."""
+    from graphcl.benchmark_config import load_benchmark
     from graphcl.read_config import find_benchmark
 
-    run(find_benchmark(file), results, jobs, retry=retry, quiet=quiet, dry_run=dry_run)
+    path = find_benchmark(file)
+    wanted = load_benchmark(path)
+    if dry_run:
+        show(wanted)
+        return
+    run(path, wanted, results or Path("results") / f"{wanted.name}.jsonl", jobs, retry=retry, quiet=quiet)
 
 
 def sweep(
@@ -57,11 +66,14 @@ def sweep(
         raise ValueError("a sweep is over --pairs or over --strengths; give one of them")
     kind = "pairs" if pairs else "strengths"
     made = study(config, kind, seeds=range(seeds), protocols=[protocol], overrides=overrides or [])
+    if dry_run:
+        show(made)
+        return
     path = folder / f"{made.name}.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(made.dump(), encoding="utf-8")
-    run(path, folder / f"{made.name}.jsonl", jobs, retry=retry, quiet=quiet, dry_run=dry_run)
-    if not quiet and not dry_run:
+    run(path, made, folder / f"{made.name}.jsonl", jobs, retry=retry, quiet=quiet)
+    if not quiet:
         typer.echo(f"tables and figures: graphcl report {path} -o FOLDER", err=True)
 
 
@@ -93,24 +105,28 @@ def report(
         page.write_text(filled(page.read_text(encoding="utf-8"), made), encoding="utf-8")
 
 
-def run(path: Path, results: Path | None, jobs: int | None, *, retry: bool, quiet: bool, dry_run: bool) -> None:
-    """Run a benchmark file; exit code 1 if rows failed, 130 on Ctrl-C."""
-    from graphcl.benchmark_config import expand, load_benchmark
+def show(wanted: Benchmark) -> None:
+    """List the trainings of a benchmark."""
+    from graphcl.benchmark_config import expand
 
-    wanted = load_benchmark(path)
-    planned = expand(wanted)  # mistakes are told before torch is imported
-    if dry_run:
-        for job in planned:
-            typer.echo(f"{job.place}: {', '.join(task.column for task in job.tasks)}")
-        return
+    for job in expand(wanted):
+        typer.echo(f"{job.place}: {', '.join(task.column for task in job.tasks)}")
+
+
+def run(path: Path, wanted: Benchmark, results: Path, jobs: int | None, *, retry: bool, quiet: bool) -> None:
+    """Run a benchmark file; exit code 1 if rows failed, 130 on Ctrl-C."""
+    from graphcl.benchmark_config import expand
+
+    expand(wanted)  # mistakes are told before torch is imported
     for number in (signal.SIGTERM, signal.SIGHUP):  # to end as on Ctrl-C, with no process left behind
         signal.signal(number, signal.default_int_handler)
     try:
         from graphcl.benchmark_run import run_benchmark
 
-        rows = run_benchmark(path, results or Path("results") / f"{wanted.name}.jsonl", jobs, retry=retry, quiet=quiet)
+        rows = run_benchmark(path, results, jobs, retry=retry, quiet=quiet)
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on", err=True)
+        if not quiet:
+            typer.echo("stopped; the same command goes on", err=True)
         raise typer.Exit(130) from None
     failed = sum("error" in row for row in rows)
     if failed:

@@ -476,6 +476,38 @@ def test_ctrl_c_leaves_whole_lines_and_the_rest_is_run_later(file, monkeypatch):
     assert len(read_rows(Path("results/small.jsonl"))) == 8
 
 
+def command_line(*arguments):
+    """Exit code and all that a command prints."""
+    from typer.testing import CliRunner
+
+    from graphcl.cli import app
+
+    done = CliRunner().invoke(app, list(arguments))
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def test_the_commands_run_list_and_report(file, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)  # pytest keeps its own
+    path = str(file(seeds=[0], cells=[{"config": "dgi"}, {"config": "gae", "overrides": ["train.lr=1e30"]}]))
+    code, printed = command_line("benchmark", path, "--dry-run")
+    assert (code, len(printed.splitlines())) == (0, 2)
+    assert not Path("results").exists(), "nothing is run, nothing is written"
+    code, printed = command_line("benchmark", path, "--jobs", "1")
+    assert code == 1
+    assert "2 of 4 rows failed; run them again with --retry" in printed
+    code, printed = command_line("report", path, "-o", "out")
+    assert code == 0 and "`dgi`" in printed and "NonFiniteLoss" in printed
+    names = {made.name for made in Path("out").iterdir()}
+    assert {"report.md", "report.csv", "small-linear-clean-accuracy.png"} <= names
+    with pytest.raises(ValueError, match="--pairs or over --strengths; give one of them"):
+        command_line("sweep", "graphcl")
+    code, printed = command_line("sweep", "graphcl", "--pairs", "--seeds", "1", "--dry-run", "train.epochs=1")
+    assert (code, len(printed.splitlines())) == (0, 16)
+    assert "subgraph + subgraph on imdb-binary, seed 0: linear/clean" in printed
+
+
 @pytest.mark.slow
 def test_killed_while_two_processes_work_then_finished_with_no_cell_twice(file):
     path = file(seeds=list(range(10)), protocols=["knn/clean"])
