@@ -41,9 +41,7 @@ SPLIT_KEYS = {f"data.{field}" for field in ("split", *SPLIT_SETTINGS)}
 class Cell(Strict):
     """A row of the tables: a method by its config, or a baseline."""
 
-    config: str | None = Field(
-        None, description="shipped config or path; of a baseline: whose data and encoder it takes"
-    )
+    config: str | None = Field(None, description="shipped config or path; of a baseline: whose data settings it takes")
     baseline: str | None = None
     label: str | None = Field(None, description="name of the row; none: the baseline's or the config's")
     overrides: Overrides = ()
@@ -219,12 +217,12 @@ class Job:
 
 
 def besides(baseline: str | None) -> dict[str, Any]:
-    """Of a config, what changes no score. A baseline takes the data, the encoder and the seed, and no method."""
+    """Of a config, what changes no score. A baseline takes the data and the seed alone."""
     beside: dict[str, Any] = {"name": True, "run": True, "train": {"device": True}}
     if baseline is None:
         return beside
     loop = {field: True for field in TrainConfig.model_fields if field != "seed"}
-    return beside | {"train": loop, "method": True, "views": True}
+    return beside | {"train": loop, "encoder": True, "readout": True, "method": True, "views": True}
 
 
 def hash_of(config: Config, baseline: str | None) -> str:
@@ -249,7 +247,12 @@ def expand(benchmark: Benchmark) -> list[Job]:
     Raises ConfigError for a config, an override or a data set that is not known.
     """
     encoders: list[str | None] = [*benchmark.encoders] or [None]
-    places = [(data, cell, encoder) for data in benchmark.data for cell in benchmark.cells for encoder in encoders]
+    places = [
+        (data, cell, encoder)
+        for data in benchmark.data
+        for cell in benchmark.cells
+        for encoder in (encoders if cell.baseline is None else [None])
+    ]
     made: list[Job] = []
     configs: dict[tuple[str, ...], Config] = {}  # read once for all seeds
 
@@ -278,7 +281,7 @@ def config_of(benchmark: Benchmark, cell: Cell, data: DataSet, encoder: str | No
     name = cell.config or next((other.config for other in benchmark.cells if other.config), None)
     if name is None:
         raise ConfigError(
-            f"{benchmark.name}: baseline {cell.baseline!r} needs a config to take data settings and an encoder from; "
+            f"{benchmark.name}: baseline {cell.baseline!r} needs a config to take data settings from; "
             f"give it one, such as {{config: graphcl, baseline: {cell.baseline}}}"
         )
     entry = find(data.name)  # case does not matter, and must not make another key

@@ -5,6 +5,7 @@ Imports torch in `where` alone.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import json
@@ -47,7 +48,10 @@ class Ledger:
                 cut = _whole(self.path)
                 if cut < os.fstat(file).st_size:
                     os.ftruncate(file, cut)
-                os.write(file, line)
+                if os.write(file, line) < len(line):
+                    raise OSError(
+                        errno.ENOSPC, "could not be written whole; make room and run it again", str(self.path)
+                    )
             finally:
                 os.close(file)
 

@@ -1,6 +1,7 @@
 """Benchmarks: what a file stands for, keys that stay, results files that survive everything, runs that happen once."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -236,6 +237,34 @@ def test_a_baseline_does_not_depend_on_the_training():
     assert task(first, "wl").hash == task(second, "wl").hash
     assert task(first, "wl").agrees(row(task(second, "wl")))
     assert task(first, "wl").hash != task(load_config("graphcl", ["train.seed=3"]), "wl").hash
+    assert task(first, "wl").hash != task(load_config("graphcl", ["data.features=degree"]), "wl").hash
+
+
+def test_encoders_cross_with_methods_alone(file):
+    encoders = {"narrow": ["encoder.hidden=4"], "gin": ["encoder.name=gin", "encoder.hidden=4"]}
+    small = [override for override in SMALL if "sparse_input" not in override]
+    cells = [{"config": "dgi"}, {"baseline": "raw"}]
+    path = file(seeds=[0], encoders=encoders, cells=cells, overrides=small)
+    assert [(job.row, job.encoder) for job in expand(load_benchmark(path))] == [
+        ("dgi", "narrow"),
+        ("dgi", "gin"),
+        ("raw", None),
+    ]
+    assert not [row for row in run(path) if "error" in row]
+
+
+def test_a_row_that_does_not_fit_on_the_disk_is_told_and_cut_off(tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path / "rows.jsonl")
+    row = {"hash": "a", "protocol": "p", "version": 1}
+    ledger.append(row)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:10]))
+    with pytest.raises(OSError, match=r"could not be written whole; make room and run it again: .*rows\.jsonl"):
+        ledger.append(row)
+    monkeypatch.setattr(os, "write", write)
+    assert ledger.rows() == [row]
+    ledger.append(row)
+    assert ledger.rows() == [row, row]
 
 
 # --- the results file -------------------------------------------------------------------------------------------------
