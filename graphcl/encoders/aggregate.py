@@ -93,6 +93,17 @@ class CSR:
         col = (place - row * x.size(1)).to(torch.int32)
         return CSR(_pointer(row, x.size(0)), col, row.to(torch.int32), x.size(1)), flat.index_select(0, place)
 
+    @staticmethod
+    def of_groups(group: Tensor, n: int) -> CSR:
+        """Row g has the places where `group` [N], in 0..n-1, is g."""
+        row = group.to(torch.int32)
+        rowptr, order = _grouped(row, n)
+        places = torch.arange(row.size(0) + 1, dtype=torch.int32, device=row.device)
+        col = places[:-1] if order is None else order
+        csr = CSR(rowptr, col, row if order is None else row.index_select(0, order), row.size(0), order)
+        csr._transposed = places, row.view(-1), None  # every place is in one group
+        return csr
+
     def transposed(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """rowptr [width + 1], col [E] and for each of its entries the entry here [E]; made when first asked for."""
         if self._transposed is None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
+from graphcl.encoders.aggregate import CSR, entry_sum
+
 
 class Readout(nn.Module):
     """Pool the nodes of each graph: (h [N, D], data) -> [B, D]. `kind` is sum, mean or max.
@@ -34,7 +36,11 @@ class Readout(nn.Module):
             )
         # In bf16 a sum over some hundred nodes would lose the small ones.
         h = h.to(torch.promote_types(h.dtype, torch.float32))
-        return scatter(h, batch, dim_size=graphs, reduce=self.kind)
+        if self.kind == "max":
+            return scatter(h, batch, dim_size=graphs, reduce="max")
+        groups = CSR.of_groups(batch, graphs)
+        pooled = entry_sum(h, groups, None)
+        return pooled / groups.rowptr.diff().clamp(min=1)[:, None] if self.kind == "mean" else pooled
 
     def extra_repr(self) -> str:
         """Shown by print."""
