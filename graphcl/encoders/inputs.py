@@ -116,8 +116,7 @@ class NodeNorm(BatchNorm):
 
     def forward(self, h: Tensor) -> Tensor:
         """h: [N, D]. Returns [N, D]."""
-        bn, n = self.module, h.size(0)
-        training = self.training and not (isinstance(n, int) and n <= 1)  # a symbol, while torch traces, is not asked
+        bn, training = self.module, self.training and h.size(0) > 1
         if training:
             bn.num_batches_tracked.add_(1)
         statistics = bn.running_mean, bn.running_var

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
+from torch_geometric.nn import GINConv
 
-from graphcl.encoders import MoleculeGIN, Readout
-from graphcl.encoders.molecule import BONDS, DIRECTIONS, SELF_LOOP
+from graphcl.encoders import MoleculeGIN, Readout, aggregate
+from graphcl.encoders.molecule import BONDS, DIRECTIONS, SELF_LOOP, BondConv
 
 
 def molecules() -> Batch:
@@ -49,6 +50,77 @@ def test_it_is_the_benchmarks_encoder():
     cat = MoleculeGIN(6, layers=3, jk="cat").double().train()
     torch.testing.assert_close(cat(data), torch.cat(by_hand(cat, data), dim=1).detach())
     assert (encoder(data) < 0).any()  # no ReLU after the last layer
+
+
+class PlainBondConv(GINConv):
+    """As one writes it with PyG: a message for every bond."""
+
+    propagate_type: ClassVar[dict[str, Any]] = {"x": Tensor, "bond": Tensor, "weight": Tensor}
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)))
+        self.bond, self.direction = nn.Embedding(BONDS, width), nn.Embedding(DIRECTIONS, width)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
+        bond = self.bond(edge_attr[:, 0]) + self.direction(edge_attr[:, 1])
+        out = self.propagate(edge_index, x=x, bond=bond, weight=weight)
+        return self.nn(out + x + self.bond.weight[SELF_LOOP] + self.direction.weight[0])
+
+    def message(self, x_j: Tensor, bond: Tensor, weight: Tensor) -> Tensor:
+        return weight.unsqueeze(1) * (x_j + bond)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("edges", ["molecules", "any", "none"])
+def test_the_convolution_is_what_one_writes_with_pyg(edges, weighted):
+    data = molecules()
+    edge_index, edge_attr = data.edge_index, data.edge_attr
+    if edges == "any":  # loops, repeated edges, all categories, no order
+        edge_index = torch.randint(8, (2, 60))
+        edge_attr = torch.stack([torch.arange(60) % BONDS, torch.randint(DIRECTIONS, (60,))], dim=1)
+    if edges == "none":
+        edge_index, edge_attr = edge_index[:, :0], edge_attr[:0]
+    x = torch.randn(8, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(edge_index.size(1), dtype=torch.float64, requires_grad=weighted)
+    weight = weight if weighted else torch.ones_like(weight)
+    fast, plain = BondConv(5).double(), PlainBondConv(5).double()
+    plain.load_state_dict(fast.state_dict())
+    up = torch.randn(8, 5, dtype=torch.float64)
+    got, wanted = fast(x, edge_index, edge_attr, weight if weighted else None), plain(x, edge_index, edge_attr, weight)
+    torch.testing.assert_close(got, wanted)
+    for out, conv in ((got, fast), (wanted, plain)):
+        inputs = [x, *conv.parameters(), *([weight] if weighted else [])]
+        grads = torch.autograd.grad((out * up).sum(), inputs)
+        if conv is fast:
+            kept = grads
+    torch.testing.assert_close(kept, grads)
+
+
+def test_counts_are_made_once_a_view_and_never_for_another(monkeypatch):
+    data, encoder = molecules(), MoleculeGIN(6, layers=3).eval()
+    made = []
+    of_edges = aggregate.CSR.of_edges
+    monkeypatch.setattr(aggregate.CSR, "of_edges", lambda *args: made.append(args) or of_edges(*args))
+    encoder(data).sum().backward()
+    encoder(data)
+    assert len(made) == 1
+    data.edge_attr = data.edge_attr.flip(0)
+    assert torch.equal(encoder(data), encoder(data.clone()))
+    data.edge_attr[0] = 2
+    assert torch.equal(encoder(data), encoder(data.clone()))
+    data.edge_weight = torch.rand(data.num_edges)
+    assert torch.equal(encoder(data), encoder(data.clone()))
+    data.edge_weight *= 0.5
+    assert torch.equal(encoder(data), encoder(data.clone()))
+
+
+def test_negative_categories_are_refused():
+    data = molecules()
+    for column in (0, 1):
+        wrong = data.clone()
+        wrong.edge_attr[0, column] = -1
+        with pytest.raises(ValueError, match="edge_attr has a category that molecule_gin does not know"):
+            MoleculeGIN(6, layers=1)(wrong)
 
 
 def test_the_tables_have_the_benchmarks_rows():

@@ -6,6 +6,7 @@ from device_guards import device_clean, to_meta
 from torch_geometric.data import Data
 
 from graphcl.encoders import GCN
+from graphcl.encoders.aggregate import CSR
 from graphcl.encoders.sparse import SparseLinear
 
 
@@ -24,6 +25,27 @@ def test_equals_the_dense_product(density, shape):
     (got * up).sum().backward()
     (wanted * up).sum().backward()
     assert torch.allclose(layer.weight.grad, dense.grad)
+
+
+def test_with_a_bias():
+    x = torch.randn(6, 4) * (torch.rand(6, 4) < 0.3)
+    layer = SparseLinear(4, 3, bias=True, weight_initializer=None)
+    assert torch.allclose(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_the_entries_are_looked_for_once_a_tensor(monkeypatch):
+    x = torch.randn(6, 4) * (torch.rand(6, 4) < 0.3)
+    layer, looked, of_matrix = SparseLinear(4, 3), [], CSR.of_matrix
+    monkeypatch.setattr(CSR, "of_matrix", lambda x: looked.append(x) or of_matrix(x))
+    layer(x).sum().backward()
+    with torch.no_grad():
+        SparseLinear(4, 2)(x)
+    assert len(looked) == 1
+    x[0, 0] = 5.0  # written in place
+    assert torch.allclose(layer(x), x @ layer.weight.t())
+    view = x * torch.tensor([1.0, 0.0, 1.0, 1.0])
+    assert torch.allclose(layer(view), view @ layer.weight.t())
+    assert len(looked) == 3
 
 
 def test_gradient_to_the_features_is_the_dense_one():
