@@ -245,11 +245,9 @@ def test_encoders_cross_with_methods_alone(file):
     small = [override for override in SMALL if "sparse_input" not in override]
     cells = [{"config": "dgi"}, {"baseline": "raw"}]
     path = file(seeds=[0], encoders=encoders, cells=cells, overrides=small)
-    assert [(job.row, job.encoder) for job in expand(load_benchmark(path))] == [
-        ("dgi", "narrow"),
-        ("dgi", "gin"),
-        ("raw", None),
-    ]
+    jobs = [(job.row, job.encoder) for job in expand(load_benchmark(path))]
+    assert sorted(jobs[:2]) == [("dgi", "gin"), ("dgi", "narrow")]
+    assert jobs[2:] == [("raw", None)]
     assert not [row for row in run(path) if "error" in row]
 
 
