@@ -110,6 +110,7 @@ def fusible(conv: MessagePassing, x: Any, edge_index: Any, aggr: str) -> bool:
         and edge_index.layout == torch.strided
         and edge_index.dim() == 2
         and edge_index.size(0) == 2
+        and edge_index.dtype in (torch.int32, torch.int64)
         and conv.aggr == aggr
         and conv.flow == "source_to_target"
         and conv.node_dim in (-2, 0)

@@ -230,3 +230,9 @@ def test_they_are_layers_of_pyg():
     data = ODD["ordinary"]
     assert model(data.x, data.edge_index).shape == (20, 4)
     assert all(issubclass(cls, MessagePassing) for cls in (convs.GINConv, convs.GCNConv, convs.SAGEConv))
+
+
+def test_edges_of_other_types_are_refused_by_pyg():
+    x = torch.randn(5, 3)
+    with pytest.raises(ValueError, match="Expected 'edge_index' to be of integer type"):
+        convs.GINConv(mlp(3, 4))(x, torch.rand(2, 4))
