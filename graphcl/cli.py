@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graphcl.cli_benchmark import register
-from graphcl.process import set_threads, use_huge_pages
+from graphcl.process import set_threads, tune_memory
 
 if TYPE_CHECKING:
     from graphcl.state import Run
@@ -310,7 +310,7 @@ def splits_named(run: Run) -> str:
 
 def main() -> None:
     """Entry point: every mistake is one readable message and exit code 2; GRAPHCL_DEBUG=1 shows the traceback."""
-    use_huge_pages()
+    tune_memory()
     try:
         app()
     except (ValueError, OSError, RuntimeError, ImportError) as error:

@@ -1,22 +1,33 @@
-"""The process before it computes: huge pages for large tensors, and as many threads as it may use. Imports no torch."""
+"""The process before it computes: memory for large tensors, and as many threads as it may use. Imports no torch."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 from pathlib import Path
 
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+_MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # of glibc's mallopt
 
 
-def use_huge_pages() -> None:
-    """Let torch put large tensors on the CPU into huge pages. To be called before the first tensor is made.
+def tune_memory() -> None:
+    """Let large tensors on the CPU cost no page faults. To be called before the first tensor is made. Linux only.
 
-    A fresh large tensor costs page faults, not arithmetic, so memory-bound work is about 3 x faster with them. Linux
-    only, with transparent huge pages at `madvise` or `always`. The command line does this; a library must not touch the
-    environment by itself. Where THP_MEM_ALLOC_ENABLE is set already (0 turns it off), it stays as it is.
+    A fresh large tensor costs page faults, not arithmetic. torch is told to put them into huge pages (with transparent
+    huge pages at `madvise` or `always`), and glibc to keep what is freed for the next tensor instead of giving it back
+    to the system at once; so memory that was needed once stays with the process. docs/performance.md has the gain.
+
+    The command line does this; a library must not change its process by itself. What the environment sets stays:
+    THP_MEM_ALLOC_ENABLE=0 turns huge pages off, and any MALLOC_MMAP_MAX_ leaves glibc as it is.
     """
     os.environ.setdefault(HUGE_PAGES, "1")
+    if sys.platform.startswith("linux") and "MALLOC_MMAP_MAX_" not in os.environ:
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        if mallopt is not None:
+            mallopt(_MMAP_MAX, 0)
+            mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -1,11 +1,13 @@
 """Huge pages and threads."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from graphcl.process import HUGE_PAGES, set_threads, usable_cores, use_huge_pages
+from graphcl.process import HUGE_PAGES, set_threads, usable_cores, tune_memory
 
 
 @pytest.fixture(autouse=True)
@@ -15,12 +17,33 @@ def as_before():
     torch.set_num_threads(threads)
 
 
+def test_freed_memory_is_kept_for_the_next_tensor():
+    """Page faults of a process of its own that makes the same large tensor again and again."""
+    code = (
+        "import resource, sys\n"
+        "from graphcl.process import tune_memory\n"
+        "if sys.argv[1] == 'tuned': tune_memory()\n"
+        "import torch\n"
+        "x = torch.ones(16_000_000)\n"
+        "for _ in range(20): y = x * 2\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(20): y = x * 2\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in (HUGE_PAGES, "MALLOC_MMAP_MAX_")}
+    faults = [
+        int(subprocess.run([sys.executable, "-c", code, how], env=clean, capture_output=True, check=True).stdout)
+        for how in ("plain", "tuned")
+    ]
+    assert faults[1] < faults[0] / 10
+
+
 def test_huge_pages_are_asked_for_but_not_against_the_users_word(monkeypatch):
     monkeypatch.delenv(HUGE_PAGES, raising=False)
-    use_huge_pages()
+    tune_memory()
     assert os.environ[HUGE_PAGES] == "1"
     monkeypatch.setenv(HUGE_PAGES, "0")
-    use_huge_pages()
+    tune_memory()
     assert os.environ[HUGE_PAGES] == "0"
 
 
