@@ -181,6 +181,7 @@ class GIN(Strict):
     jk: Literal["last", "cat"] = "cat"
     batch_norm: bool = True
     dropout: Rate = 0.0
+    sparse_input: bool = False
 
 
 class GCN(Strict):
@@ -210,6 +211,7 @@ class SAGE(Strict):
     dropout: Rate = 0.0
     jk: Literal["last", "cat"] = "last"
     last_activation: bool = True
+    sparse_input: bool = False
 
 
 class GAT(Strict):
