@@ -442,7 +442,7 @@ def queue(device: torch.device, count: int = 256, k: int = 65_536, d: int = 128)
     q.requires_grad_()
     columns, weights = items.t().contiguous(), torch.rand(count, k, device=device)
     sides = {
-        "ours": lambda: torch.autograd.grad(queue_infonce(q, key, items, 0.07), q),
+        "ours": lambda: torch.autograd.grad(queue_infonce(q, key, items, 0.07, normalized=True), q),
         "gemms": lambda: (torch.mm(q.detach(), items.t()), torch.mm(weights, items)),
         "MoCo": lambda: torch.autograd.grad(peers.moco_loss(q, key, columns, 0.07), q),
     }

@@ -141,7 +141,8 @@ def queue_infonce(
     q, k: [N, D]. queue: [K, D], any K. tau in (0, inf).
     ids: [N], queue_ids: [K], the items that the queries and the slots stand for; -1 marks an empty slot. Empty slots
         and slots with the query's own item are no negatives. Without queue_ids every slot counts.
-    normalized: True promises that the queue's rows have length 1 (those of FeatureQueue do), and saves a pass over it.
+    normalized: True promises that the queue's rows have length 1, those of empty slots 0, as in a FeatureQueue; this
+        saves a pass over it.
     form: "auto", "dense", or "streamed" (= "fused"), which keeps nothing of the queue for backward: it may be written
         at once.
     Returns a scalar. A query without negatives counts 0, so an entirely empty queue gives 0 with zero gradient.

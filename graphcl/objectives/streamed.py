@@ -237,7 +237,8 @@ class _Queue(torch.autograd.Function):
         top = positive if tau < SMALL_TAU else torch.zeros_like(positive)
         total, pull = torch.zeros_like(positive), torch.zeros_like(q)
         valid = q.new_ones(size) if queue_ids is None else (queue_ids != -1).to(q.dtype)  # [K]
-        # An empty slot's key becomes 0, which saves a pass over the tiles: it pulls nothing, and its exp is not added.
+        # An empty slot's key is 0, which saves a pass over the tiles: it pulls nothing, and its exp is not added.
+        ready = normalized and queue.dtype == q.dtype
         scale = valid[:, None] if normalized else valid[:, None] / length(queue, q.dtype)
         own = None if ids is None or queue_ids is None else _places(ids, queue_ids, q.dtype)
         block = min(block, max(size, 1))
@@ -247,7 +248,7 @@ class _Queue(torch.autograd.Function):
             for start in range(0, size, block):
                 part = slice(start, min(start + block, size))
                 width = part.stop - part.start
-                keys = torch.mul(queue[part], scale[part], out=keys_room[:width])
+                keys = queue[part] if ready else torch.mul(queue[part], scale[part], out=keys_room[:width])
                 tile = torch.mm(scaled, keys.T, out=room[: n * width].view(n, width))
                 if own is not None and negative_room is not None:
                     negative = negative_room[: n * width].view(n, width)

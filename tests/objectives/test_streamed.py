@@ -130,6 +130,8 @@ def test_the_queue_in_blocks(n, slots, tau, seed, given_ids, normalized, block):
     ids = {}
     if given_ids != "none":
         ids["queue_ids"] = torch.tensor(slots, dtype=torch.long)
+        if normalized:  # empty slots are 0, as in a FeatureQueue
+            queue = queue * (ids["queue_ids"] != -1)[:, None]
     if given_ids == "both":
         ids["ids"] = torch.randint(0, 9, (n,), generator=torch.Generator().manual_seed(seed))
     tiled = values_and_gradients(lambda q: queue_loss(q, k, queue, tau, **ids, normalized=normalized, block=block), q)
