@@ -17,7 +17,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import OptPairTensor, OptTensor
 
-from graphcl.encoders.aggregate import CSR, csr_of, entry_sum, remembered, weight_sums
+from graphcl.encoders.aggregate import CSR, csr_of, entry_sum, on_host, remembered, weight_sums
 from graphcl.encoders.sparse import SparseLinear
 
 HOOKS = ("propagate", "message", "aggregate", "message_and_aggregate")
@@ -33,7 +33,8 @@ class GINConv(pyg.GINConv):
         if not fusible(self, x, edge_index, "add"):
             return super().forward(x, without_weight(self, edge_index, edge_weight), size)
         csr = csr_of(plain(edge_index), x.size(0), loops=True)
-        weight = gin_weights(csr, edge_weight, self.eps, x)
+        plain_sum = edge_weight is None and on_host(self.eps) and self.eps.item() == 0  # as it is unless trained
+        weight = None if plain_sum else gin_weights(csr, edge_weight, self.eps, x)
         first = self.nn[0] if isinstance(self.nn, nn.Sequential) else None
         if not isinstance(first, nn.Linear | SparseLinear) or not narrows(first):
             return self.nn(entry_sum(x, csr, weight))
