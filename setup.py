@@ -30,6 +30,8 @@ setup(
         "safetensors>=0.4",
         "numpy>=1.26",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
+        "threadpoolctl>=3.2",
         "networkx>=3.2",
         "rdkit>=2024.3.1",
         "pyarrow>=15",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("augment", "graphcl", "configs")  # what a result depends on
+CODE = ("augment", "graphcl", "configs", "benchmarks")  # what a result depends on
 KEY = {"hash", "protocol", "version"}
 APPEND = 0  # byte of the lock file that is held while the results file is written
 
@@ -119,14 +119,14 @@ def where() -> dict[str, Any]:
     """Commit of the code (with + where files differ from it), versions, hardware, threads. As the process started."""
     import torch
 
-    from graphcl.runlog import _processor, _version
+    from graphcl.runlog import processor, version_of
 
     return {
         "commit": commit(),
         "torch": torch.__version__,
-        "pyg": _version("torch-geometric"),
+        "pyg": version_of("torch-geometric"),
         "python": platform.python_version(),
-        "machine": _processor(),
+        "machine": processor(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
     }

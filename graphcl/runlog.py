@@ -240,9 +240,9 @@ def write_environment(folder: Path | str, **figures: Any) -> None:
     values = {
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("graphcl", "torch", "torch-geometric", "lightning-fabric", "numpy")},
+        | {name: version_of(name) for name in ("graphcl", "torch", "torch-geometric", "lightning-fabric", "numpy")},
         "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if cuda else None,
@@ -263,14 +263,16 @@ def _commit() -> str | None:
         return None
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Installed version of a package, None if it is not there."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

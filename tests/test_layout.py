@@ -74,7 +74,8 @@ def test_imports_point_up(path):
 
 
 def test_augment_needs_torch_and_pyg_only():
-    allowed = {"torch", "torch_geometric", "augment", "math", "copy", "collections", "typing", "__future__", "numbers", "functools"}
+    standard = {"__future__", "collections", "copy", "functools", "math", "numbers", "typing"}
+    allowed = {"torch", "torch_geometric", "augment", *standard}
     for path in ROOT.glob("augment/**/*.py"):
         roots = {name.split(".")[0] for name in imported(path)}
         if path.name == "_native.py":  # numba may be missing

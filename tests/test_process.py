@@ -1,4 +1,4 @@
-"""Huge pages and threads."""
+"""Memory and threads."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from graphcl.process import HUGE_PAGES, set_threads, usable_cores, tune_memory
+from graphcl.process import HUGE_PAGES, set_threads, tune_memory, usable_cores
 
 
 @pytest.fixture(autouse=True)
