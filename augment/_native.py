@@ -19,9 +19,12 @@ Array = Any  # a numpy array; numba knows its type
 
 def kernels(*tensors: Tensor) -> SimpleNamespace | None:
     """The compiled kernels if they can take these tensors: integers on the CPU that hold values; None otherwise."""
-    if any(type(tensor) is not Tensor or tensor.device.type != "cpu" for tensor in tensors):
-        return None  # a fake tensor has another type
-    return None if torch.compiler.is_compiling() else native()
+    return native() if all(on_host(tensor) for tensor in tensors) else None
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether the values can be looked at without waiting: a real tensor (a fake has another type) on the CPU."""
+    return type(tensor) is Tensor and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 @cache

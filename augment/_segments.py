@@ -40,6 +40,11 @@ def graphs_of(data: Data) -> Graphs:
     batch, ptr = data.get("batch"), data.get("ptr")
     if isinstance(batch, Tensor):
         if isinstance(ptr, Tensor):
+            if _native.on_host(ptr) and int(ptr[-1]) != batch.numel():
+                raise ValueError(
+                    f"ptr ends at {int(ptr[-1])}, batch has {batch.numel()} nodes; what removed or added nodes before "
+                    "this view must write ptr too, or remove it"
+                )
             return Graphs(ptr.numel() - 1, batch, ptr, True)
         size = data.num_graphs if isinstance(data, Batch) else int(batch.max()) + 1
         return Graphs(size, batch, pointer(count(batch, size)), False)

@@ -97,7 +97,8 @@ def _of_baseline(task: Task, baseline: Baseline) -> Task | None:
     own = baseline.id.rpartition("/")[0]
     rule = own.rpartition("/")[2]
     # Two papers have two rules; all that is clean chooses on the validation rows of the same splits.
-    fits = task.protocol.endswith(f"/{rule}") and (rule == "clean" or protocol.kind == "classes")
+    kinds = {"classes", "encoder"} if rule == "clean" else {"classes"}
+    fits = task.protocol.endswith(f"/{rule}") and protocol.kind in kinds
     return replace(task, protocol=own) if fits and protocol.metrics[0] in METRICS else None
 
 
@@ -149,6 +150,7 @@ def rows_of(jobs: Sequence[Job], rows: Rows) -> Iterator[tuple[Job, Task, Row]]:
 def work(jobs: Sequence[Job], ledger: Ledger) -> None:
     """Run what is open and not claimed by another process, until nothing is. One thread."""
     torch.set_num_threads(1)
+    where()  # the commit is that of the code as it was loaded, not as it is when the first row is written
     with threadpool_limits(limits=1):
         ran = True
         while ran:  # again, for what another process had claimed and then left

@@ -34,6 +34,7 @@ Overrides = Annotated[tuple[str, ...], AfterValidator(_not_the_files_own)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
 # Of a config's data, what a protocol may change without another training: `split`, and these.
+SOME_FAILED = 3  # exit code of a benchmark of which some rows have an error; a crash of Python itself has 1
 SPLIT_SETTINGS = set(DataConfig.model_fields) - {"name", "batch_size", "features", "normalize", "split"}
 SPLIT_KEYS = {f"data.{field}" for field in ("split", *SPLIT_SETTINGS)}
 

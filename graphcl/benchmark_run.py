@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from graphcl.benchmark import Row, Rows, by_key, checked_jobs, open_tasks, rows_of, work
-from graphcl.benchmark_config import Job, load_benchmark
+from graphcl.benchmark_config import SOME_FAILED, Job, load_benchmark
 from graphcl.ledger import Ledger
 from graphcl.process import usable_cores
 
@@ -73,7 +73,7 @@ def start_workers(path: Path, results: Path, count: int) -> None:
             worker.terminate()
         for worker in workers:
             worker.wait()
-    bad = [code for code in codes if code not in (0, 1)]  # 1: some rows have an error
+    bad = [code for code in codes if code not in (0, SOME_FAILED)]
     if bad:
         how = f"was ended by signal {-bad[0]}" if bad[0] < 0 else f"ended with exit code {bad[0]}"
         memory = f"; if memory ran out, go on with fewer: --jobs {max(count // 2, 1)}" if bad[0] == -9 else ""

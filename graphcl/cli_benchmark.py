@@ -114,8 +114,8 @@ def show(wanted: Benchmark) -> None:
 
 
 def run(path: Path, wanted: Benchmark, results: Path, jobs: int | None, *, retry: bool, quiet: bool) -> None:
-    """Run a benchmark file; exit code 1 if rows failed, 130 on Ctrl-C."""
-    from graphcl.benchmark_config import expand
+    """Run a benchmark file; exit code 3 if rows failed, 130 on Ctrl-C."""
+    from graphcl.benchmark_config import SOME_FAILED, expand
 
     expand(wanted)  # mistakes are told before torch is imported
     for number in (signal.SIGTERM, signal.SIGHUP):  # to end as on Ctrl-C, with no process left behind
@@ -132,7 +132,7 @@ def run(path: Path, wanted: Benchmark, results: Path, jobs: int | None, *, retry
     if failed:
         if not quiet:
             typer.echo(f"{failed} of {len(rows)} rows failed; run them again with --retry", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(SOME_FAILED)
 
 
 def register(app: typer.Typer) -> None:

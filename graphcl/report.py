@@ -105,6 +105,7 @@ def load_report(name: str, results: Path | None = None) -> Report:
         rows, missing = wanted_rows(benchmark, read_rows(results or Path("results") / f"{benchmark.name}.jsonl"))
         report = Report(benchmark.name, benchmark.about, benchmark.figure, rows, missing)
     check_versions(report.rows)
+    check_configs(report.rows)
     return report
 
 
@@ -121,6 +122,23 @@ def wanted_rows(benchmark: Benchmark, rows: Sequence[Row]) -> tuple[list[Row], i
                 names = {"row": job.row, "data": job.data, "encoder": job.encoder, "column": task.column}
                 found.append(row | names)
     return found, missing
+
+
+def check_configs(rows: Sequence[Row]) -> None:
+    """Refuse rows that would be averaged as seeds of one cell though more than the seed differs."""
+    first: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        other = first.setdefault(tuple(row[part] for part in ("row", "encoder", "data", "column")), row)
+        if _but_for_the_seed(other) != _but_for_the_seed(row):
+            raise ValueError(
+                f"{row['row']} on {row['data']}, {row['column']}: seeds {other['seed']} and {row['seed']} have other "
+                "settings, so they are no two seeds of one cell; report the benchmark file, or remove the older rows"
+            )
+
+
+def _but_for_the_seed(row: Row) -> Any:
+    train = {key: value for key, value in row["config"]["train"].items() if key != "seed"}
+    return row["config"] | {"train": train, "run": None}
 
 
 def check_versions(rows: Sequence[Row]) -> None:
@@ -168,7 +186,7 @@ def paired(first: dict[int, list[float]], second: dict[int, list[float]]) -> tup
     ]
     if not pairs:
         return math.nan, None, 0
-    differences = [a - b for a, b in pairs]
+    differences = [round(a - b, 12) for a, b in pairs]  # shares of equal counts differ by 1e-17, which would hide ties
     mean = statistics.fmean(differences)
     if len(pairs) < 2:
         return mean, None, len(pairs)
@@ -215,10 +233,12 @@ def unique(names: Iterable[str]) -> list[str]:
 
 def sources_of(row: Row) -> tuple[str, ...]:
     """The files that a row depends on."""
-    common = ("graphcl/encoders", "graphcl/evaluate")
+    common = ("graphcl/encoders", "graphcl/evaluate", "graphcl/data", "graphcl/benchmark.py")
     if row["baseline"] is not None:
         return common
-    return (*common, "augment", "graphcl/objectives", f"graphcl/methods/{row['config']['method']['name']}.py")
+    shared = ("builder", "trainer", "heads", "momentum", "distributed", "methods/method", "methods/rows")
+    own = f"methods/{row['config']['method']['name']}"
+    return (*common, "augment", "graphcl/objectives", *(f"graphcl/{name}.py" for name in (*shared, own)))
 
 
 @functools.cache

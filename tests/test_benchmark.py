@@ -522,7 +522,7 @@ def test_the_commands_run_list_and_report(file, monkeypatch):
     assert (code, len(printed.splitlines())) == (0, 2)
     assert not Path("results").exists(), "nothing is run, nothing is written"
     code, printed = command_line("benchmark", path, "--jobs", "1")
-    assert code == 1
+    assert code == 3
     assert "2 of 4 rows failed; run them again with --retry" in printed
     code, printed = command_line("report", path, "-o", "out")
     assert code == 0 and "`dgi`" in printed and "NonFiniteLoss" in printed

@@ -2,11 +2,11 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from device_guards import device_clean, to_meta
 from small_methods import WIDTH, encoder, graphs, nodes
-from torch.utils._python_dispatch import _disable_current_modes
 
 from augment import Compose, DropFeatures, DropNodes, PerturbEdges, ShuffleNodes, Subgraph
 from graphcl.data.store import GraphStore
@@ -33,28 +33,24 @@ STEPS = {
 }
 
 
-def gathered(store, index, mode):
-    """The graphs `index` of a store that lies on the device, gathered there."""
-
-    def places(*args):  # where the graphs lie is known on the CPU, whatever the device
-        with _disable_current_modes():
-            return store._places(*args)
-
-    there = copy.copy(store)
-    arrays = {key: to_meta(getattr(store, key), mode) for key in ("x", "src", "dst", "y")}
-    vars(there).update(arrays, _places=places)
-    return there.batch(index)
+def gathered(store, places, batch, mode):
+    """`batch` with its tensors gathered on the device, from a store that lies there; where, is known on the CPU."""
+    there, batch = copy.copy(store), copy.copy(batch)
+    vars(there).update({key: to_meta(getattr(store, key), mode) for key in ("x", "src", "dst", "y")})
+    vars(batch._store)["_mapping"] = there._gather(*places)
+    return batch
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_whole_step_stays_on_its_device(name):
     method = STEPS[name]()
     many = getattr(method, "readout", None) is not None
-    store, index = GraphStore.from_graphs(graphs().to_data_list()), torch.arange(3)
-    graph = nodes()
+    store, rows = GraphStore.from_graphs(graphs().to_data_list()), np.arange(3)
+    places = rows, store._places(store.node_ptr, rows), store._places(store.edge_ptr, rows)
+    batch, graph = store.batch(torch.from_numpy(rows)), nodes()
     with device_clean() as mode:
         method = to_meta(method, mode)
-        batch = gathered(store, index, mode) if many else to_meta(graph, mode)
+        batch = gathered(store, places, batch, mode) if many else to_meta(graph, mode)
         optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
         values = method.loss(batch)
         values["loss"].backward()

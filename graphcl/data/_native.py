@@ -29,8 +29,11 @@ def native() -> SimpleNamespace | None:
         from numba import njit
     except ImportError:
         return None
-    compiled = njit(cache=True, nogil=True)
-    return SimpleNamespace(**{kernel.__name__: compiled(kernel) for kernel in (places, widen, edges, number)})
+    kernels = (places, widen, edges, number)
+    try:
+        return SimpleNamespace(**{kernel.__name__: njit(cache=True, nogil=True)(kernel) for kernel in kernels})
+    except RuntimeError:  # no folder that a cache may be written to: compiled again in every process
+        return SimpleNamespace(**{kernel.__name__: njit(nogil=True)(kernel) for kernel in kernels})
 
 
 def gather(

@@ -268,9 +268,10 @@ class StoreWriter:
 def _locked_folder(parent: Path) -> tuple[Path, int | None]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=parent))
-        if fcntl is None:
+        try:
+            lock = _lock(folder)
+        except OSError:  # a file system without locks: what a killed build leaves there is not cleared away
             return folder, None
-        lock = _lock(folder)
         if lock is not None and folder.is_dir():  # else another build took it for a leftover before it was locked
             return folder, lock
         if lock is not None:
@@ -278,24 +279,32 @@ def _locked_folder(parent: Path) -> tuple[Path, int | None]:
 
 
 def _lock(folder: Path) -> int | None:
-    """The folder's lock, which the system frees when the process ends however it ends; None if another holds it."""
+    """The folder's lock, which the system frees when the process ends however it ends; None if another holds it.
+
+    OSError where there are no locks.
+    """
+    if fcntl is None:
+        raise OSError("this system has no flock")
     try:
         held = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(held)
-        return None
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
     return held
 
 
 def _remove_leftovers(parent: Path) -> None:
-    if fcntl is None:
-        return
     for folder in parent.glob(f"{_TEMPORARY}*"):
-        held = _lock(folder)
+        try:
+            held = _lock(folder)
+        except OSError:
+            return
         if held is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(held)

@@ -15,7 +15,10 @@ def native() -> Any:
         from numba import njit
     except ImportError:
         return None
-    return njit(cache=True, nogil=True)(group)
+    try:
+        return njit(cache=True, nogil=True)(group)
+    except RuntimeError:  # no folder that a cache may be written to: compiled again in every process
+        return njit(nogil=True)(group)
 
 
 def group(keys, pointer, order):

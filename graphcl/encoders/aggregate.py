@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
 from graphcl.encoders._native import native
@@ -34,6 +35,7 @@ def remembered(name: Hashable, make: Callable[[], T], *sources: Tensor | None) -
         torch.compiler.is_compiling()
         or torch.is_inference_mode_enabled()  # what is made there cannot be saved for a backward pass
         or any(tensor.requires_grad or tensor.is_inference() for tensor in tensors)
+        or any(isinstance(tensor, Parameter) for tensor in tensors)  # a fused optimizer writes without raising _version
     ):
         return make()
     results = _kept.setdefault(tensors[0], {})
@@ -95,8 +97,13 @@ class CSR:
 
     @staticmethod
     def of_groups(group: Tensor, n: int) -> CSR:
-        """Row g has the places where `group` [N], in 0..n-1, is g."""
-        row = group.to(torch.int32)
+        """Row g has the places where `group` [N], in 0..n-1, is g. On the CPU ValueError names a group that is not."""
+        if on_host(group) and group.numel():
+            low, high = (int(end) for end in group.aminmax())
+            if low < 0 or high >= n:
+                wrong = low if low < 0 else high
+                raise ValueError(f"batch names graph {wrong}, but there are {n} graphs, numbered from 0")
+        row = group.to(torch.int32, copy=True)
         rowptr, order = _grouped(row, n)
         places = torch.arange(row.size(0) + 1, dtype=torch.int32, device=row.device)
         col = places[:-1] if order is None else order

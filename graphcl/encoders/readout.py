@@ -29,7 +29,7 @@ class Readout(nn.Module):
         if batch is None:
             batch, graphs = torch.zeros(data.num_nodes, dtype=torch.long, device=h.device), 1
         else:
-            graphs = data.num_graphs
+            graphs = data.num_graphs if hasattr(data, "num_graphs") else int(batch.max()) + 1
         if h.size(0) != batch.size(0):
             raise ValueError(
                 f"embeddings of {h.size(0)} nodes for graphs of {batch.size(0)}; give it the view that they came from"

@@ -33,8 +33,9 @@ STATEMENTS = {
     LAST_PROTOCOL: "encoder and linear head fine-tuned on the train labels, test score of the last epoch",
     CLEAN_PROTOCOL: "encoder and linear head fine-tuned on the train labels, test score of the epoch that is best on "
     "validation",
-    PAPER_PROTOCOL: "semi-supervised GraphCL's rule: encoder and linear head fine-tuned on the train labels, the epoch "
-    "(one for all splits) with the highest mean TEST score",
+    PAPER_PROTOCOL: "the epoch as semi-supervised GraphCL chooses it (one for all splits, with the highest mean TEST "
+    "score); encoder and linear head fine-tuned on the train labels, where GraphCL's head has a hidden layer and batch "
+    "norms and its features have the degrees beside",
 }
 
 

@@ -38,7 +38,7 @@ def both(
     whole = join([data1, data2])
     h = encoder(whole)
     if readout is not None:
-        z1, z2 = readout(h, whole).split([data1.num_graphs, data2.num_graphs])
+        z1, z2 = readout(h, whole).chunk(2)  # a view loses no graph
         return z1, z2
     h1, h2 = h.split([data1.num_nodes, data2.num_nodes])
     return seeds(h1, data1), seeds(h2, data2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from augment_references import sigmas
 from hypothesis import given, settings
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 from augment import DropNodes
 
@@ -93,3 +93,10 @@ def test_on_molecules(graphcl_data):
         kept = set(torch.searchsorted(before.n_id, after.n_id).tolist())
         inside = [k for k, (u, v) in enumerate(before.edge_index.T.tolist()) if u in kept and v in kept]
         assert after.edge_attr.equal(before.edge_attr[inside])
+
+
+def test_a_batch_whose_ptr_is_of_other_nodes_is_refused():
+    batch = Batch.from_data_list([Data(x=torch.ones(4, 1), edge_index=torch.zeros(2, 0, dtype=torch.long))] * 3)
+    batch.x, batch.batch = batch.x[:5], batch.batch[:5]
+    with pytest.raises(ValueError, match="ptr ends at 12, batch has 5 nodes; what removed or added nodes"):
+        DropNodes(0.5)(batch)

@@ -1,5 +1,6 @@
 """Stores as folders: what is written comes back, in chunks too; what is damaged, foreign or half-made is refused."""
 
+import errno
 import hashlib
 import itertools
 import json
@@ -360,3 +361,19 @@ def test_arrays_that_do_not_fit_one_another_are_refused(saved, tmp_path):
     change_array(saved, "x", **entry)
     with pytest.raises(ValueError, match="node_ptr must rise from 0 to 18, goes 0 to 9"):
         GraphStore.open(saved)
+
+
+def test_a_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkeypatch):
+    class NoLocks:
+        LOCK_EX = LOCK_NB = 0
+
+        @staticmethod
+        def flock(held, how):
+            raise OSError(errno.EBADF, "no locks here")
+
+    monkeypatch.setattr(store_file, "fcntl", NoLocks)
+    (tmp_path / f"{store_file._TEMPORARY}other").mkdir()  # maybe another's, at work
+    with StoreWriter(tmp_path / "store", name="three") as writer:
+        writer.append(three())
+    assert len(GraphStore.open(tmp_path / "store")) == 3
+    assert (tmp_path / f"{store_file._TEMPORARY}other").is_dir()

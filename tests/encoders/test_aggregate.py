@@ -347,3 +347,12 @@ def test_data_is_copied_and_stored_without_what_is_remembered(tmp_path):
     assert torch.equal(encoder(copy.deepcopy(data)), out) and torch.equal(encoder(copy.copy(data)), out)
     torch.save(data.edge_index, tmp_path / "edges.pt")
     assert torch.equal(torch.load(tmp_path / "edges.pt", weights_only=True), data.edge_index)
+
+
+def test_nothing_is_remembered_of_a_parameter():
+    """A fused optimizer writes into it without telling."""
+    edges, eps = torch.tensor([[0], [1]]), torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+    made = []
+    for _ in range(2):
+        remembered("of a parameter", lambda: made.append(1), edges, eps)
+    assert len(made) == 2

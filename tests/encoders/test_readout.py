@@ -86,3 +86,16 @@ def test_unknown_kinds_and_foreign_embeddings_are_refused():
         ValueError, match="embeddings of 5 nodes for graphs of 20; give it the view that they came from"
     ):
         Readout("sum")(torch.zeros(5, 2), ODD["ordinary"])
+
+
+@pytest.mark.parametrize("wrong", [-1, 4, 10**9])
+def test_a_graph_that_is_not_there_is_refused(wrong):
+    data = batch_of([(3, path(3), True)] * 4)
+    data.batch[-1] = wrong
+    with pytest.raises(ValueError, match=f"batch names graph {wrong}, but there are 4 graphs"):
+        Readout("sum")(torch.ones(data.num_nodes, 2), data)
+
+
+def test_a_data_with_a_batch_of_its_own_is_pooled():
+    data = Data(x=torch.ones(3, 1), batch=torch.tensor([0, 1, 0]))
+    torch.testing.assert_close(Readout("sum")(data.x, data), torch.tensor([[2.0], [1.0]]))

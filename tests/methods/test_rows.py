@@ -75,3 +75,10 @@ def test_a_block_of_all_nodes_is_no_block():
 def test_a_block_of_one_is_refused():
     with pytest.raises(ValueError, match="block must be at least 2 nodes, got 1; leave it out"):
         GRACE(encoder(), identity, identity, block=1)
+
+
+def test_one_pass_of_a_graph_alone_with_a_readout():
+    data = nodes()
+    z1, z2 = both(gin(), data, data, Readout("sum"), one_pass=True)
+    assert z1.shape == z2.shape == (1, 16)
+    torch.testing.assert_close(z1, z2)
