@@ -116,8 +116,8 @@ def test_embed_takes_data_of_any_size_and_without_splits(graphcl, tmp_path):
 
 
 def test_another_encoder_takes_its_own_settings(graphcl):
-    code, text = graphcl("pretrain", "grace", "encoder.name=gin", "--dry-run")
-    assert code == 0 and "sparse_input" not in text and "name: gin" in text
+    code, text = graphcl("pretrain", "grace", "encoder.name=gat", "--dry-run")
+    assert code == 0 and "sparse_input" not in text and "name: gat" in text
     code, text = graphcl("pretrain", "grace", "encoder.out=4", "encoder.name=gin", "--dry-run")
     assert code == 2 and "unknown key 'out'" in text
 

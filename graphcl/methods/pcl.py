@@ -78,8 +78,7 @@ class PCL(Method):
         q, k, ids = matched(q, data1, k, data2, self.readout)
         if self.training:
             self.fresh.append((gather(k)[0], gather_ids(ids)))
-        keys, slots = self.queue.items, self.queue.ids
-        instance = queue_infonce(q, k, keys, self.tau, ids=ids, queue_ids=slots, normalized=True)
+        instance = queue_infonce(q, k, self.queue.items, self.tau, ids=ids, queue_ids=self.queue.ids, normalized=True)
         parts = [
             proto_nce(q, centroids, phi, assigned[ids])
             for centroids, phi, assigned in zip(
