@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_va
 
 from graphcl.config import Config, ConfigError, DataConfig, Strict, TrainConfig, near
 from graphcl.data.catalogue import Entry, find
-from graphcl.read_config import config_error, find_benchmark, load_config, read_yaml
+from graphcl.read_config import config_error, find_benchmark, load_config, read_mapping
 
 
 def _not_the_files_own(overrides: tuple[str, ...]) -> tuple[str, ...]:
@@ -303,13 +303,7 @@ def config_of(benchmark: Benchmark, cell: Cell, data: DataSet, encoder: str | No
 def load_benchmark(name: str | Path) -> Benchmark:
     """Benchmark from a shipped name or a path. Raises ConfigError, one readable line a mistake."""
     path = find_benchmark(str(name))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    values = read_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a benchmark is a mapping of keys, got {type(values).__name__}")
+    values = read_mapping(path, "benchmark")
     try:
         return Benchmark.model_validate(values)
     except ValidationError as error:

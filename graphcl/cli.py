@@ -188,7 +188,7 @@ def datasets() -> None:
     epilog="Examples: graphcl bench | graphcl bench --rows infonce,queue | graphcl bench --full --json bench.json"
 )
 def bench(
-    full: Annotated[bool, typer.Option("--full", help="the long rows too: some twenty minutes")] = False,
+    full: Annotated[bool, typer.Option("--full", help="the long rows too: half an hour and more")] = False,
     rows: Annotated[
         str | None, typer.Option(help="only these, with commas between: infonce,queue", show_default=False)
     ] = None,

@@ -17,7 +17,7 @@ def tune_memory() -> None:
 
     A fresh large tensor costs page faults, not arithmetic. torch is told to put them into huge pages (with transparent
     huge pages at `madvise` or `always`), and glibc to keep what is freed for the next tensor instead of giving it back
-    to the system at once; so memory that was needed once stays with the process. docs/performance.md has the gain.
+    to the system at once; so memory that was needed once stays with the process.
 
     The command line does this; a library must not change its process by itself. What the environment sets stays:
     THP_MEM_ALLOC_ENABLE=0 turns huge pages off, and any MALLOC_MMAP_MAX_ leaves glibc as it is.

@@ -108,19 +108,25 @@ def run_config(folder: Path) -> Path:
     return path
 
 
-def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Config from a shipped name or a path, with `key=value` overrides (`train.epochs=5`, `views.0.0.rate=0.2`).
-
-    Raises ConfigError, one readable line a mistake.
-    """
-    path = find_config(str(name))
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """The keys of a YAML file; ConfigError if it cannot be read or is no mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     values = read_yaml(text, str(path))
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys, got {type(values).__name__}")
+        raise ConfigError(f"{path}: a {what} is a mapping of keys, got {type(values).__name__}")
+    return values
+
+
+def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Config from a shipped name or a path, with `key=value` overrides (`train.epochs=5`, `views.0.0.rate=0.2`).
+
+    Raises ConfigError, one readable line a mistake.
+    """
+    path = find_config(str(name))
+    values = read_mapping(path, "config")
     # Names first: another encoder or method does not inherit settings that it does not have.
     for override in sorted(overrides, key=lambda text: text.partition("=")[0] not in {"encoder.name", "method.name"}):
         _apply(values, override)
