@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_checks import rows, values_and_gradients
 from references import (
     cosine,
     grace_by_hand,
@@ -20,16 +21,6 @@ from graphcl.objectives import InfoNCE, NTXent, graphcl_code, infonce, ntxent, q
 TAUS = [0.01, 0.07, 0.5, 5.0]
 # Smallest norm of a row is about 1 here, so a float64 reference and float64 code agree to rounding.
 SIZES = [(1, 3), (2, 1), (3, 5), (7, 4)]
-
-
-def rows(n: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def values_and_gradients(loss, *inputs: Tensor) -> list[Tensor]:
-    leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    value = loss(*leaves)
-    return [value.detach(), *torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)]
 
 
 def assert_same(ours: list[Tensor], reference: list[Tensor]) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from device_guards import device_clean, to_meta
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_checks import assert_same, rows, values_and_gradients
 from torch import Tensor
 
 from graphcl.objectives import infonce, ntxent, queue_infonce, streamed
@@ -19,23 +20,8 @@ FAST = ["fused", "streamed"]
 each_fast_form = pytest.mark.parametrize("form", FAST)
 
 
-def rows(n: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 def units(n: int, dim: int, seed: int = 0) -> Tensor:
     return F.normalize(rows(n, dim, seed), dim=1)
-
-
-def values_and_gradients(loss, *inputs: Tensor) -> list[Tensor]:
-    leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    value = loss(*leaves)
-    return [value.detach(), *torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)]
-
-
-def assert_same(ours: list[Tensor], reference: list[Tensor], rtol: float = 1e-7, atol: float = 1e-9) -> None:
-    for got, wanted in zip(ours, reference, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=rtol, atol=atol)
 
 
 # --- the sums, in tiles of any size -----------------------------------------------------------------------------------

@@ -3,25 +3,10 @@ import torch
 from device_guards import device_clean, to_meta
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_checks import assert_same, rows, values_and_gradients
 from references import supcon_by_hand
-from torch import Tensor
 
 from graphcl.objectives import ntxent, streamed, supcon
-
-
-def rows(n: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def values_and_gradients(loss, *inputs: Tensor) -> list[Tensor]:
-    leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    value = loss(*leaves)
-    return [value.detach(), *torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)]
-
-
-def assert_same(ours: list[Tensor], reference: list[Tensor], rtol: float = 1e-7, atol: float = 1e-9) -> None:
-    for got, wanted in zip(ours, reference, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=rtol, atol=atol)
 
 
 @settings(max_examples=25, deadline=None)
