@@ -34,6 +34,8 @@ setup(
         "threadpoolctl>=3.2",
         "networkx>=3.2",
         "rdkit>=2024.3.1",
+        "ogb>=1.3.6",
+        "pandas>=2.1",
         "pyarrow>=15",
         "matplotlib>=3.8",
         "pydantic>=2.6",

@@ -33,8 +33,8 @@ def arguments_of(kind: str, made: type) -> dict[str, object]:
 
 @pytest.mark.parametrize(("kind", "name", "classes"), PAIRS, ids=[f"{kind}-{name}" for kind, name, _ in PAIRS])
 def test_settings_and_defaults_are_the_same(kind, name, classes):
-    assert name in classes, f"graphcl/config.py has a model for {kind} {name!r}, the code has no class"
-    assert name in models(kind), f"the code has {kind} {name!r}, graphcl/config.py has no model for it"
+    assert name in classes, f"graphcl/config_*.py has a model for {kind} {name!r}, the code has no class"
+    assert name in models(kind), f"the code has {kind} {name!r}, graphcl/config_*.py has no model for it"
     assert arguments_of(kind, classes[name]) == settings_of(models(kind)[name])
 
 

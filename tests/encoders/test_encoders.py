@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from graphcl import config
+from graphcl import config_encoders
 from graphcl.encoders import ENCODERS, GAT, GCN, GIN, SAGE, MoleculeGIN, Readout, ResGCN
 from graphcl.encoders.convs import GINConv, SAGEConv
 
@@ -53,7 +53,7 @@ def ordinary(name: str) -> Batch:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_config_and_the_class_agree(name):
-    fields = getattr(config, ENCODERS[name].__name__).model_fields
+    fields = getattr(config_encoders, ENCODERS[name].__name__).model_fields
     arguments = inspect.signature(ENCODERS[name]).parameters
     taken = [key for key in arguments if key != "in_dim"]
     assert {key: arguments[key].default for key in taken} == {
