@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from graphcl.config_base import Momentum, Strict
+from graphcl.config_base import Momentum, Rate, Strict
 
 
 class GraphCL(Strict):
@@ -99,7 +99,16 @@ class ADGCL(Strict):
     view_hidden: PositiveInt = 64
 
 
+class AttributeMasking(Strict):
+    """Hide atoms, and predict their types from what is around them (Hu et al., 2020)."""
+
+    views: ClassVar[int] = 0
+    name: Literal["attribute_masking"]
+    rate: Rate = 0.15
+    mask_edges: bool = Field(False, description="hide and predict the bonds of the hidden atoms too")
+
+
 MethodConfig = Annotated[
-    GraphCL | MoCo | GRACE | BGRL | DGI | InfoGraph | GAE | PCL | ADGCL,
+    GraphCL | MoCo | GRACE | BGRL | DGI | InfoGraph | GAE | PCL | ADGCL | AttributeMasking,
     Field(discriminator="name"),
 ]

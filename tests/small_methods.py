@@ -12,9 +12,9 @@ from torch_geometric.data import Data
 
 from graphcl.data.loaders import Loader
 from graphcl.data.store import GraphStore
-from graphcl.encoders import GCN, GIN
+from graphcl.encoders import GCN, GIN, MoleculeGIN
 from graphcl.encoders.readout import Readout
-from graphcl.methods import ADGCL, BGRL, DGI, GAE, GRACE, PCL, GraphCL, InfoGraph, MoCo
+from graphcl.methods import ADGCL, BGRL, DGI, GAE, GRACE, PCL, AttributeMasking, GraphCL, InfoGraph, MoCo
 from graphcl.methods.method import Method
 
 WIDTH = 6  # of the features
@@ -88,6 +88,16 @@ def graphs(sizes: Iterable[int] = (5, 1, 8, 3, 4, 7, 2, 6)) -> Any:
     return next(iter(Loader(GraphStore.from_graphs([ring(n, generator) for n in sizes])).in_order()))
 
 
+def molecules(sizes: Iterable[int] = (5, 1, 8, 3, 4, 7, 2, 6)) -> Any:
+    """A Batch of rings with the categories of atoms and bonds; one of them is a lone atom."""
+    generator = torch.Generator().manual_seed(1)
+    made = [ring(n, generator) for n in sizes]
+    for data in made:
+        data.x = torch.stack([torch.arange(data.num_nodes) % 3 + 5, torch.zeros(data.num_nodes).long()], 1)
+        data.edge_attr = torch.stack([data.edge_index.sum(0) % 2, torch.zeros(data.num_edges).long()], 1)
+    return next(iter(Loader(GraphStore.from_graphs(made)).in_order()))
+
+
 def nodes(n: int = 16) -> Data:
     """One graph as the Loader gives it."""
     data = ring(n, torch.Generator().manual_seed(2))
@@ -129,6 +139,8 @@ METHODS: dict[str, Callable[[], Method]] = {
         graph_encoder(), noisy, noisy, 8, Readout(), clusters=(2,), queue=8, proj_dim=16, momentum=0.9, warmup_epochs=0
     ),
     "adgcl": lambda: ADGCL(graph_encoder(), graph_encoder(), Readout(), view_hidden=8),
+    "attribute_masking": lambda: AttributeMasking(MoleculeGIN(8, layers=2), Readout("mean")),
+    "attribute_masking, bonds": lambda: AttributeMasking(MoleculeGIN(8, layers=2), Readout("mean"), mask_edges=True),
 }
 
 
@@ -138,6 +150,8 @@ def make(name: str, seed: int = 0) -> Method:
 
 
 def batch_for(method: Method) -> Any:
+    if isinstance(method.encoder, MoleculeGIN):
+        return molecules()
     return nodes() if getattr(method, "readout", None) is None else graphs()
 
 

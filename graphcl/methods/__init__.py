@@ -1,6 +1,7 @@
 """The pretraining methods by name. One method, one file; method.py is the contract."""
 
 from graphcl.methods.adgcl import ADGCL
+from graphcl.methods.attribute_masking import AttributeMasking
 from graphcl.methods.bgrl import BGRL
 from graphcl.methods.dgi import DGI
 from graphcl.methods.gae import GAE
@@ -21,4 +22,5 @@ METHODS: dict[str, type[Method]] = {
     "gae": GAE,
     "pcl": PCL,
     "adgcl": ADGCL,
+    "attribute_masking": AttributeMasking,
 }
