@@ -20,7 +20,7 @@ setup(
     package_data={
         "graphcl.configs": ["*.yaml", "benchmarks/*.yaml"],
         "graphcl.data": ["bundled/*", "bundled/*/*", "bundled/*/*/*"],
-        "graphcl": ["py.typed"],
+        "graphcl": ["py.typed", "pretrained/*/*"],
         "augment": ["py.typed"],
     },
     install_requires=[
@@ -31,6 +31,7 @@ setup(
         "numpy>=1.26",
         "scikit-learn>=1.4",
         "scipy>=1.11",
+        "joblib>=1.3",
         "threadpoolctl>=3.2",
         "networkx>=3.2",
         "rdkit>=2024.3.1",

@@ -24,6 +24,10 @@ _WHERE = {
     "knn": "graphcl.evaluate.knn",
     "Method": "graphcl.methods.method",
     "METHODS": "graphcl.methods",
+    "load_pretrained": "graphcl.hub",
+    "list_pretrained": "graphcl.hub",
+    "save_pretrained": "graphcl.hub",
+    "ModelCard": "graphcl.hub",
     "ENCODERS": "graphcl.encoders",
 }
 __all__ = [*_WHERE, "augment"]

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from graphcl.cli_benchmark import register
+from graphcl import cli_benchmark, cli_hub
 from graphcl.process import set_threads, tune_memory
 
 if TYPE_CHECKING:
@@ -205,7 +205,8 @@ def bench(
     importlib.import_module("bench").main(rows.split(",") if rows else [], full, json_file, profile, out)
 
 
-register(app)
+cli_benchmark.register(app)
+cli_hub.register(app)
 
 
 def catalogue(kind: str, name: str | None) -> None:

@@ -31,6 +31,7 @@ ORDER = [
     "graphcl.state",
     "graphcl.trainer",
     "graphcl.builder",
+    "graphcl.hub",
     "graphcl.pictures",
     "graphcl.ledger",
     "graphcl.benchmark_config",
@@ -40,6 +41,7 @@ ORDER = [
     "graphcl.report",
     "graphcl.figures",
     "graphcl.cli_benchmark",
+    "graphcl.cli_hub",
     "graphcl.cli",
     "graphcl.__main__",
 ]
