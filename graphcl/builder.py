@@ -76,7 +76,8 @@ def load_run(folder: str | Path, overrides: Sequence[str] = (), *, split: bool =
 def prepare(config: Config, data: Data | GraphStore | Sequence[Data] | None) -> Data | GraphStore:
     """The graphs, read or at hand, checked, with the features that the config asks for."""
     if data is None:
-        return load_data(config.data.name, features=config.data.features, normalize=config.data.normalize)
+        asked = config.data.model_dump(include={"name", "features", "normalize", "smiles", "targets", "ids"})
+        return load_data(**asked)
     if isinstance(data, GraphStore):
         data.check()
     elif isinstance(data, Data):
@@ -181,6 +182,9 @@ def make_method(config: Config, data: Data | GraphStore, num_items: int | None =
     }
     if "view_encoder" in takes:
         parts["view_encoder"] = make_encoder(config.encoder, data)
+    if "context_encoder" in takes:
+        layers = {"layers": config.method.context_size}  # type: ignore[union-attr]
+        parts["context_encoder"] = make_encoder(config.encoder.model_copy(update=layers), data)
     return method(**{name: part for name, part in parts.items() if name in takes}, **settings(config.method))
 
 

@@ -33,7 +33,10 @@ class DataConfig(Strict):
 
     name: str
     batch_size: PositiveInt | None = Field(None, description="graphs a batch; none: everything in one batch")
-    features: Literal["given", "ones", "degree", "onehot_degree"] = "given"
+    smiles: str | None = Field(None, description="column of the SMILES in a molecule file; none: smiles, or the first")
+    targets: tuple[str, ...] = Field((), description="columns of the labels in a molecule file")
+    ids: str | None = Field(None, description="column of the names in a molecule file")
+    features: Literal["given", "ones", "degree", "onehot_degree", "ogb"] = "given"
     normalize: bool = Field(False, description="scale every node's features to sum 1")
     split: Literal["public", "random", "few", "scaffold", "kfold", "rate"] = "public"
     repeats: PositiveInt = Field(1, description="splits drawn (random, few) or folds (kfold, rate)")

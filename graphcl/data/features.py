@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from graphcl.data.store import GraphStore
 
 Source = TypeVar("Source", Data, GraphStore)
-Features = Literal["given", "ones", "degree", "onehot_degree"]
+Features = Literal["given", "ones", "degree", "onehot_degree", "ogb"]
 
 
 def with_features(source: Source, features: Features = "given", max_degree: int = 100) -> Source:
@@ -21,7 +21,8 @@ def with_features(source: Source, features: Features = "given", max_degree: int 
 
     ones: [N, 1].  degree: [N, 1], outgoing edges (an undirected graph has each edge in both directions).
     onehot_degree: [N, max_degree + 1] float, larger degrees share the last column; the width does not depend on the
-    data, so that an encoder fits other data too.
+    data, so that an encoder fits other data too.  ogb: molecules only; they come with OGB's categories ([N, 9], bonds
+    [E, 3]) from where their SMILES are read, and are refused here if they do not.
     """
     if features == "given":
         return source
@@ -36,7 +37,15 @@ def with_features(source: Source, features: Features = "given", max_degree: int 
         columns = _degree(source).clamp(max=max_degree)
         x = torch.zeros(len(columns), max_degree + 1, device=columns.device)
         return _with_x(source, x.scatter_(1, columns[:, None], 1.0))
-    raise ValueError(f"unknown features {features!r}; known: given, ones, degree, onehot_degree")
+    if features == "ogb":
+        bonds = source.edge_attr
+        if isinstance(source, GraphStore) and source.num_features == 9 and bonds is not None and bonds.shape[1] == 3:
+            return source
+        raise ValueError(
+            "data.features=ogb is for molecules that are read from SMILES; graphs at hand have it from "
+            'molecules_to_store(smiles, features="ogb")'
+        )
+    raise ValueError(f"unknown features {features!r}; known: given, ones, degree, onehot_degree, ogb")
 
 
 def normalize(source: Source) -> Source:

@@ -1,33 +1,32 @@
-"""SMILES -> GraphStore, with the 2 + 2 categorical features of the molecule benchmark; scaffold split.
+"""SMILES -> GraphStore, with the 2 + 2 categorical features of the molecule benchmark or the 9 + 3 of OGB.
 
 Features: Hu et al., 2020, "Strategies for Pre-training Graph Neural Networks", arXiv:1905.12265: type and chirality
 of an atom, type and direction of a bond, hydrogens left implicit. Where that code refuses a molecule (wildcard atoms,
 coordination bonds, square-planar centres) ours reads it and says "unknown": atom type 118, bond type 5, no chirality.
+
+Imports no torch at the top: the processes that parse start in an instant and stay small.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from rdkit import Chem, rdBase
-from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
-from torch import Tensor
 
-from graphcl.data.splits import Split
-from graphcl.data.store import GraphStore
-from graphcl.data.store_file import StoreWriter
+if TYPE_CHECKING:
+    from torch import Tensor
 
-CHUNK = 10_000  # molecules in memory at a time
+    from graphcl.data.store import GraphStore
+
+MoleculeFeatures = Literal["benchmark", "ogb"]
+PARSER = 1  # to be raised with every change of what a molecule becomes; stores in the cache are made again then
+CHUNK = 2_500  # molecules that a process parses at a time: half a second
+AHEAD = 4  # chunks a process in memory
 UNKNOWN_ATOM = 118  # atomic numbers 1 to 118 are 0 to 117; 119 is the masked atom
 UNKNOWN_BOND = 5  # 4 is the encoder's self-loop; the benchmark's table ends with 5, which also stands for a masked bond
 _CHIRALITY = {Chem.ChiralType.CHI_TETRAHEDRAL_CW: 1, Chem.ChiralType.CHI_TETRAHEDRAL_CCW: 2}  # others: 0
@@ -36,19 +35,33 @@ _DIRECTION = {Chem.BondDir.ENDUPRIGHT: 1, Chem.BondDir.ENDDOWNRIGHT: 2}  # other
 
 
 class Rejected(NamedTuple):
-    """A SMILES that is no molecule: its row in the input, counted from 0, and why."""
+    """What is no molecule: its row in the input, counted from 0, and why; for a file also its line, from 1, and id."""
 
     row: int
     smiles: str
     reason: str
+    line: int | None = None
+    id: str | None = None
 
 
 class MoleculeArrays(NamedTuple):
     """One molecule of n atoms and e / 2 bonds, both directions of each, sorted by target, then source."""
 
-    x: NDArray[np.uint8]  # [n, 2] atom type, chirality
+    x: NDArray[np.uint8]  # [n, 2] atom type, chirality; [n, 9] of OGB
     edges: NDArray[np.int32]  # [2, e] source, target
-    edge_attr: NDArray[np.uint8]  # [e, 2] bond type, direction
+    edge_attr: NDArray[np.uint8]  # [e, 2] bond type, direction; [e, 3] of OGB
+
+
+class Parsed(NamedTuple):
+    """The molecules of a block of b SMILES, as flat arrays; see `parse_block`."""
+
+    kept: list[int]  # places in the block of the k molecules
+    x: NDArray[np.uint8]  # [N, F]
+    edges: NDArray[np.int32]  # [2, E] source, target, numbered within their molecule
+    edge_attr: NDArray[np.uint8]  # [E, Fe]
+    atoms: list[int]  # [k]
+    bonds: list[int]  # [k], both directions of each
+    rejected: list[tuple[int, str]]  # place, reason
 
 
 def parse_smiles(smiles: str) -> Chem.Mol:
@@ -68,8 +81,22 @@ def parse_smiles(smiles: str) -> Chem.Mol:
     return molecule
 
 
-def molecule_arrays(molecule: Chem.Mol) -> MoleculeArrays:
+def molecule_arrays(molecule: Chem.Mol, features: MoleculeFeatures = "benchmark") -> MoleculeArrays:
     """Features and edges of a molecule."""
+    return _arrays_of(features)(molecule)
+
+
+def _arrays_of(features: MoleculeFeatures) -> Callable[[Chem.Mol], MoleculeArrays]:
+    if features == "benchmark":
+        return _benchmark_arrays
+    if features == "ogb":
+        from graphcl.data.ogb import ogb_arrays  # it imports this file
+
+        return ogb_arrays
+    raise ValueError(f"unknown molecule features {features!r}; known: benchmark (2 + 2), ogb (9 + 3)")
+
+
+def _benchmark_arrays(molecule: Chem.Mol) -> MoleculeArrays:
     # By index: RDKit's own iterators cost more than what is done with the atoms.
     atoms = []
     for i in range(molecule.GetNumAtoms()):
@@ -89,61 +116,104 @@ def _atom_type(number: int) -> int:
     return number - 1 if 1 <= number <= 118 else UNKNOWN_ATOM
 
 
-def molecule_chunks(
-    blocks: Iterable[tuple[Sequence[str], Tensor | None]], rejected: list[Rejected], *, name: str = "molecules"
-) -> Iterator[GraphStore]:
-    """A store for each block of SMILES and their labels ([b] or [b, T]), of those that are molecules.
+def parse_block(
+    smiles: Sequence[str], features: MoleculeFeatures = "benchmark", reasons: Sequence[str | None] | None = None
+) -> Parsed:
+    """The molecules of a block; the work of one process.
 
-    Each has x [N, 2] and edge_attr [E, 2] as uint8, `smiles` as given, and `names`, the row that each molecule had in
-    what was given. Rows that are no molecules go to `rejected`. Raises ValueError at the end if no row is a molecule.
+    reasons: [b], why a row could not even be read, or None; such rows are rejected for it.
     """
-    rows = 0
-    for smiles, y in blocks:
-        kept: list[int] = []
-        molecules: list[MoleculeArrays] = []
-        for place, text in enumerate(smiles):
+    arrays_of = _arrays_of(features)
+    kept: list[int] = []
+    molecules: list[MoleculeArrays] = []
+    rejected: list[tuple[int, str]] = []
+    for place, text in enumerate(smiles):
+        reason = reasons[place] if reasons else None
+        if reason is None:
             try:
-                molecules.append(molecule_arrays(parse_smiles(text)))
+                molecules.append(arrays_of(parse_smiles(text)))
                 kept.append(place)
+                continue
             except ValueError as error:
-                rejected.append(Rejected(rows + place, str(text), str(error)))
-        if molecules:
-            edges = torch.from_numpy(np.concatenate([m.edges for m in molecules], axis=1))
-            yield GraphStore(
-                x=torch.from_numpy(np.concatenate([m.x for m in molecules])),
-                src=edges[0],
-                dst=edges[1],
-                edge_attr=torch.from_numpy(np.concatenate([m.edge_attr for m in molecules])),
-                y=None if y is None else y[kept],
-                node_ptr=_pointer([len(m.x) for m in molecules]),
-                edge_ptr=_pointer([m.edges.shape[1] for m in molecules]),
-                smiles=[smiles[place] for place in kept],
-                names=[str(rows + place) for place in kept],
-                name=name,
-            )
-        rows += len(smiles)
-    if len(rejected) == rows:
-        first = f"; the first, {rejected[0].smiles!r}: {rejected[0].reason}" if rejected else ""
-        raise ValueError(f"{name}: none of {rows} SMILES is a molecule{first}")
+                reason = str(error)
+        rejected.append((place, reason))
+    if not molecules:
+        molecules = [arrays_of(Chem.Mol())]
+    return Parsed(
+        kept,
+        np.concatenate([m.x for m in molecules]),
+        np.concatenate([m.edges for m in molecules], axis=1),
+        np.concatenate([m.edge_attr for m in molecules]),
+        [len(m.x) for m in molecules][: len(kept)],
+        [m.edges.shape[1] for m in molecules][: len(kept)],
+        rejected,
+    )
 
 
-def _pointer(counts: list[int]) -> Tensor:
-    return torch.tensor([0, *counts]).cumsum(0)
+def store_of(
+    parsed: Parsed, smiles: Sequence[str], names: Sequence[str], y: Tensor | None = None, *, name: str = "molecules"
+) -> GraphStore:
+    """A block's molecules (at least one) as a store. smiles, names: [b]; y: [b] or [b, T]."""
+    import torch
+
+    from graphcl.data.store import GraphStore
+
+    edges = torch.from_numpy(parsed.edges)
+    return GraphStore(
+        x=torch.from_numpy(parsed.x),
+        src=edges[0],
+        dst=edges[1],
+        edge_attr=torch.from_numpy(parsed.edge_attr),
+        y=None if y is None else y[parsed.kept],
+        node_ptr=torch.tensor([0, *parsed.atoms]).cumsum(0),
+        edge_ptr=torch.tensor([0, *parsed.bonds]).cumsum(0),
+        smiles=[smiles[place] for place in parsed.kept],
+        names=[names[place] for place in parsed.kept],
+        name=name,
+    )
+
+
+def in_processes(
+    blocks: Iterable[tuple[Sequence[str], Sequence[str | None] | None]], features: MoleculeFeatures, workers: int
+) -> Iterator[Parsed]:
+    """`parse_block` of each block (SMILES, reasons), in their order, by so many processes."""
+    blocks = iter(blocks)
+    ahead = [] if workers == 1 else list(islice(blocks, 2))
+    if len(ahead) < 2:  # one block is parsed sooner than processes start
+        for smiles, reasons in chain(ahead, blocks):
+            yield parse_block(smiles, features, reasons)
+        return
+    # Not the standard library's processes: those that are spawned run the user's script again if it has no
+    # `if __name__ == "__main__"`, those that are forked inherit torch's threads.
+    from joblib import Parallel, delayed
+
+    with Parallel(workers, batch_size=1, max_nbytes=None) as parallel:
+        blocks = chain(ahead, blocks)
+        while part := list(islice(blocks, AHEAD * workers)):  # read here: what goes wrong there would be lost
+            yield from parallel(delayed(parse_block)(smiles, features, reasons) for smiles, reasons in part)
 
 
 def molecules_to_store(
     smiles: Sequence[str],
     y: ArrayLike | Tensor | None = None,
     *,
+    features: MoleculeFeatures = "benchmark",
     name: str = "molecules",
     folder: str | Path | None = None,
+    workers: int = 1,
 ) -> tuple[GraphStore, list[Rejected]]:
-    """Store of the molecules in their order, and the rows that are none; see `molecule_chunks` for what it holds.
+    """Store of the molecules in their order, and the rows that are none.
 
-    y: [B] or [B, T] labels, one row for each SMILES; those of rejected rows are left out.  folder: a new folder to
-    write the store to chunk by chunk; without one it is made in memory. Raises ValueError if y does not fit or no row
-    is a molecule.
+    x and edge_attr are uint8, [N, 2] and [E, 2] (`features="ogb"`: [N, 9] and [E, 3]), `smiles` as given, `names` the
+    row that each molecule had in what was given.  y: [B] or [B, T] labels, one row for each SMILES; those of rejected
+    rows are left out.  folder: a new folder to write the store to chunk by chunk; without one it is made in memory.
+    workers: processes. Raises ValueError if y does not fit or no row is a molecule.
     """
+    import torch
+
+    from graphcl.data.store import GraphStore
+    from graphcl.data.store_file import StoreWriter
+
     if isinstance(smiles, str):
         raise ValueError(f"smiles must be a list of strings, got the string {smiles!r}; put it into a list")
     labels = None if y is None else torch.as_tensor(y)
@@ -151,118 +221,30 @@ def molecules_to_store(
         raise ValueError(
             f"{name}: labels of shape {tuple(labels.shape)} for {len(smiles)} SMILES; one row each is needed"
         )
-    parts = [slice(first, first + CHUNK) for first in range(0, len(smiles), CHUNK)]
-    blocks = ((smiles[part], None if labels is None else labels[part]) for part in parts)
     rejected: list[Rejected] = []
-    return _collected(molecule_chunks(blocks, rejected, name=name), folder, name), rejected
 
+    def chunks() -> Iterator[GraphStore]:
+        parts = [slice(first, first + CHUNK) for first in range(0, len(smiles), CHUNK)]
+        for part, parsed in zip(
+            parts, in_processes(((smiles[part], None) for part in parts), features, workers), strict=True
+        ):
+            rows, texts = range(len(smiles))[part], smiles[part]
+            rejected.extend(Rejected(rows[place], str(texts[place]), reason) for place, reason in parsed.rejected)
+            if parsed.kept:
+                names = [str(row) for row in rows]
+                yield store_of(parsed, texts, names, None if labels is None else labels[part], name=name)
+        refuse_none(len(smiles), rejected, name)
 
-def _collected(chunks: Iterator[GraphStore], folder: str | Path | None, name: str) -> GraphStore:
     if folder is None:
-        return GraphStore.concat(list(chunks))
+        return GraphStore.concat(list(chunks())), rejected
     with StoreWriter(folder, name=name) as writer:
-        for chunk in chunks:
+        for chunk in chunks():
             writer.append(chunk)
-    return GraphStore.open(folder)
+    return GraphStore.open(folder), rejected
 
 
-def read_molecule_csv(
-    path: str | Path,
-    *,
-    smiles_column: str = "smiles",
-    targets: Sequence[str] = (),
-    name: str | None = None,
-    folder: str | Path | None = None,
-) -> tuple[GraphStore, list[Rejected]]:
-    """Store of the molecules of a CSV file (`.csv` or `.csv.gz`, with a header), and the rows that are none.
-
-    y is float [B, T], one column for each of `targets`, NaN where a cell is empty; none without targets. Rows count
-    from 0 after the header.  folder: a new folder to write the store to, so that files larger than memory can be read.
-    Raises ValueError for a missing column, a ragged row and a label that is no number.
-    """
-    rejected: list[Rejected] = []
-    name = name or Path(path).stem
-    chunks = csv_chunks(path, rejected, smiles_column=smiles_column, targets=targets, name=name)
-    return _collected(chunks, folder, name), rejected
-
-
-def csv_chunks(
-    path: str | Path, rejected: list[Rejected], *, smiles_column: str, targets: Sequence[str], name: str
-) -> Iterator[GraphStore]:
-    """The store of `read_molecule_csv` chunk by chunk; rows that are no molecules go to `rejected`."""
-    path = Path(path)
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-        yield from molecule_chunks(_blocks(csv.reader(file), path, (smiles_column, *targets)), rejected, name=name)
-
-
-def _blocks(
-    reader: Iterator[list[str]], path: Path, wanted: Sequence[str]
-) -> Iterator[tuple[list[str], Tensor | None]]:
-    try:
-        header = next(reader, [])
-        columns = [_column(name, header) for name in wanted]
-        numbered = enumerate(reader)
-        while lines := list(islice(numbered, CHUNK)):
-            for row, cells in lines:
-                if len(cells) != len(header):
-                    raise ValueError(f"row {row} has {len(cells)} cells, the header {len(header)}")
-            labels = [[_number(cells[c], f"row {i}, column {header[c]!r}") for c in columns[1:]] for i, cells in lines]
-            smiles = [cells[columns[0]].strip() for _, cells in lines]
-            yield smiles, torch.tensor(labels, dtype=torch.float32) if columns[1:] else None
-    except (ValueError, csv.Error, gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _column(name: str, header: list[str]) -> int:
-    if name not in header:
-        shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
-        raise ValueError(f"no column {name!r}; columns: {shown or 'none, the file is empty'}")
-    return header.index(name)
-
-
-def _number(cell: str, where: str) -> float:
-    try:
-        value = float(cell) if cell.strip() else math.nan
-    except ValueError:
-        raise ValueError(f"{where}: label {cell!r} is not a number") from None
-    if math.isinf(value):
-        raise ValueError(f"{where}: label {cell!r} is infinite; leave the cell empty if it is unknown")
-    return value
-
-
-def scaffold_split(smiles: Sequence[str], ratios: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> Split:
-    """Split in which molecules of one Bemis-Murcko scaffold stay together; the same for the same list.
-
-    The benchmark's rule: scaffolds (chirality included) from the largest to the smallest set, of equal ones that whose
-    first molecule comes later; each goes to train if it still fits, else to val if it fits, else to test. Raises
-    ValueError for ratios that do not sum to 1, for a SMILES that is no molecule, and if a part gets no molecule.
-    """
-    if len(ratios) != 3 or min(ratios) < 0 or not math.isclose(sum(ratios), 1):
-        raise ValueError(f"ratios must be three shares (train, val, test) that sum to 1, got {ratios}")
-    scaffolds: dict[str, list[int]] = defaultdict(list)
-    for i, text in enumerate(smiles):
-        try:
-            molecule = parse_smiles(text)
-        except ValueError as error:
-            raise ValueError(f"molecule {i}, {text!r}: {error}; leave it out before splitting") from None
-        with rdBase.BlockLogs():
-            scaffolds[MurckoScaffoldSmiles(mol=molecule, includeChirality=True)].append(i)
-    room = (ratios[0] * len(smiles), (ratios[0] + ratios[1]) * len(smiles))
-    train: list[int] = []
-    val: list[int] = []
-    test: list[int] = []
-    for group in sorted(scaffolds.values(), key=lambda group: (len(group), group[0]), reverse=True):
-        if len(train) + len(group) <= room[0]:
-            train += group
-        elif len(train) + len(val) + len(group) <= room[1]:
-            val += group
-        else:
-            test += group
-    for part, rows, ratio in zip(Split._fields, (train, val, test), ratios, strict=True):
-        if ratio > 0 and not rows:
-            raise ValueError(
-                f"scaffold split: {part} gets none of {len(smiles)} molecules, as they have only {len(scaffolds)} "
-                "scaffolds; split at random instead"
-            )
-    return Split(*(torch.tensor(sorted(rows), dtype=torch.long) for rows in (train, val, test)))
+def refuse_none(rows: int, rejected: Sequence[Rejected], name: str) -> None:
+    """Raise ValueError if no row is a molecule, with the first one's reason."""
+    if len(rejected) == rows:
+        first = f"; the first, {rejected[0].smiles!r}: {rejected[0].reason}" if rejected else ""
+        raise ValueError(f"{name}: none of {rows} SMILES is a molecule{first}")

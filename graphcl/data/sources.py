@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import json
 import lzma
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 import urllib.request
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,12 +35,16 @@ from torch_geometric.io import read_npz as read_pyg_npz
 from torch_geometric.io import read_planetoid_data
 from torch_geometric.utils import coalesce, to_undirected
 
+from graphcl.data.cache import cache_folder, cached, store_place
 from graphcl.data.catalogue import Entry, find
 from graphcl.data.features import Features, normalize, with_features
 from graphcl.data.files import read_csv_folder, read_graphml, read_graphml_folder, read_npz
 from graphcl.data.store import GraphStore
-from graphcl.data.store_file import VERSION, StoreWriter, open_checked
+from graphcl.data.store_file import open_checked
 from graphcl.data.tu import read_tu
+
+if TYPE_CHECKING:
+    from graphcl.data.molecules import MoleculeFeatures
 
 _FOLDERS = {
     "planetoid": "Planetoid",
@@ -50,28 +55,44 @@ _FOLDERS = {
     "tu": "TUDataset",
     "molecule": "MoleculeNet",
 }
+MOLECULE_FILES = (".smi", ".smi.gz", ".txt", ".txt.gz", ".csv", ".csv.gz", ".sdf", ".sdf.gz", ".parquet")
 _TIMEOUT = 60  # seconds without an answer
+_TU = "tu 1"  # to be raised with every change of what tu.py reads
 
 
-def load_data(name: str | Path, *, features: Features = "given", normalize: bool = False) -> Data | GraphStore:
+def load_data(
+    name: str | Path,
+    *,
+    features: Features = "given",
+    normalize: bool = False,
+    smiles: str | None = None,
+    targets: Sequence[str] = (),
+    ids: str | None = None,
+) -> Data | GraphStore:
     """The data set `name` (see `graphcl datasets`), or data of one's own at a path.
 
-    Paths: a folder of `.graphml` files, of `edges.csv`, of TU text files, or a saved GraphStore; a `.graphml` or `.npz`
-    file.  features: see `with_features`.  normalize: scale every node's features to sum 1.
+    Paths: a molecule file (.smi, .csv, .sdf, each also .gz, or .parquet); a folder of `.graphml` files, of `edges.csv`,
+    of TU text files, or a saved GraphStore; a `.graphml` or `.npz` file.  features: see `with_features`; of molecules
+    `given` is the benchmark's 2 + 2 categories and `ogb` OGB's 9 + 3.  normalize: scale every node's features to sum 1.
+    smiles, targets, ids: columns of a molecule file, see `read_molecules`. Its y is [B] for one target, classes (-1:
+    missing) if all known values are 0 or 1, else float (NaN: missing); for several it is float [B, T].
     Raises ValueError, in one line that names the place and the way out; also where there is no network.
     """
     found = find(str(name))
-    source = _read_path(found) if isinstance(found, Path) else _read_named(found)
+    of_molecules: MoleculeFeatures = "ogb" if features == "ogb" else "benchmark"
+    if isinstance(found, Path) and found.is_file() and found.name.lower().endswith(MOLECULE_FILES):
+        source: Data | GraphStore = _molecule_file(found, smiles, targets, ids, of_molecules)
+    elif smiles is not None or targets or ids is not None:
+        raise ValueError(f"{name}: data.smiles, data.targets and data.ids are for molecule files; leave them out here")
+    elif isinstance(found, Path):
+        source = _read_path(found)
+    else:
+        source = _read_named(found, of_molecules)
     source = with_features(source, features)
     return _normalize(source) if normalize else source
 
 
 _normalize = normalize  # the argument of the same name hides it
-
-
-def cache_folder() -> Path:
-    """GRAPHCL_CACHE, or ~/.cache/graphcl."""
-    return Path(os.environ.get("GRAPHCL_CACHE") or Path.home() / ".cache" / "graphcl").expanduser()
 
 
 def _read_path(path: Path) -> Data | GraphStore:
@@ -90,29 +111,30 @@ def _read_path(path: Path) -> Data | GraphStore:
         if tu:
             prefix = tu[0].name.removesuffix("_graph_indicator.txt")
             texts = sorted(tu[0].parent.glob(f"{prefix}_*.txt"))
-            return _cached(prefix, texts, "tu.py", lambda: [read_tu(tu[0].parent, prefix)])
+            return cached(store_place(prefix, texts, _TU), prefix, lambda _: [read_tu(tu[0].parent, prefix)])
     raise ValueError(
         f"{path}: no data that is known here; give a folder of .graphml files, a folder with edges.csv, a folder of TU "
         "text files, a saved GraphStore, or an .npz or .graphml file"
     )
 
 
-def _read_named(entry: Entry) -> Data | GraphStore:
+def _read_named(entry: Entry, features: MoleculeFeatures) -> Data | GraphStore:
     if entry.name == "cora":
         return _bundled_cora()
     if entry.name == "imdb-binary":
         return _bundled_imdb()
     if entry.name == "bbbp":
         path = Path(str(files("graphcl.data") / "bundled" / "BBBP.csv"))
-        return _cached(entry.name, [path], "molecules.py", lambda: _molecules(entry, path))
+        return _molecules(entry, path, features)
     raw = _raw_folder(entry)
     if entry.kind == "molecule":
         path = raw / _raw_names(entry)[0]
-        return _cached(entry.name, [path], "molecules.py", lambda: _molecules(entry, path))
+        return _molecules(entry, path, features)
     if entry.kind == "tu" and raw.is_file():
-        return _cached(entry.name, [raw], "tu.py", lambda: [_packed_tu(raw, entry.canonical)])
+        return cached(store_place(entry.name, [raw], _TU), entry.name, lambda _: [_packed_tu(raw, entry.canonical)])
     if entry.kind == "tu":
-        return _cached(entry.name, sorted(raw.glob("*.txt")), "tu.py", lambda: [read_tu(raw, entry.canonical)])
+        texts = sorted(raw.glob("*.txt"))
+        return cached(store_place(entry.name, texts, _TU), entry.name, lambda _: [read_tu(raw, entry.canonical)])
     try:
         return _one_graph(entry, raw)
     except Exception as error:  # PyG's readers raise whatever a damaged file makes them raise
@@ -334,58 +356,62 @@ def _wikics(path: Path) -> Data:
     return data
 
 
-def _molecules(entry: Entry, path: Path) -> Iterator[GraphStore]:
-    """In chunks. y: [B] classes (int64) or values (float) for one task, [B, T] float for several, NaN: not measured."""
-    from graphcl.data.molecules import Rejected, csv_chunks  # rdkit
-
+def _molecules(entry: Entry, path: Path, features: MoleculeFeatures) -> GraphStore:
+    """y: [B] classes (int64) or values (float) for one task, [B, T] float for several, NaN: not measured."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file))
     _, _, _, smiles, targets = MoleculeNet.names[entry.name]
     columns = header[targets] if isinstance(targets, slice) else [header[targets]]
-    rejected: list[Rejected] = []
-    for chunk in csv_chunks(path, rejected, smiles_column=header[smiles], targets=columns, name=entry.name):
-        y = chunk.y
-        if y is not None and entry.tasks == 1:
-            y = y[:, 0]
-            y = y.nan_to_num(nan=-1).long() if entry.classes else y
-        yield chunk._like(y=y)
+    store = _read_molecules(path, entry.name, header[smiles], columns, None, features)
+    assert store.y is not None
+    if entry.tasks > 1:
+        return store
+    y = store.y[:, 0]
+    return store._like(y=y.nan_to_num(nan=-1).long() if entry.classes else y)
+
+
+def _molecule_file(
+    path: Path, smiles: str | None, targets: Sequence[str], ids: str | None, features: MoleculeFeatures
+) -> GraphStore:
+    store = _read_molecules(path, None, smiles, targets, ids, features)
+    if store.y is None:
+        return store
+    unknown = store.y.isnan().all(dim=0).tolist()
+    if any(unknown):
+        raise ValueError(f"{path}: column {targets[unknown.index(True)]!r} has no value at all; leave that target out")
+    if len(targets) > 1:
+        return store
+    from graphcl.data.molecule_files import task_kinds
+
+    y = store.y[:, 0]
+    return store._like(y=y.nan_to_num(nan=-1).long() if task_kinds(y) == ["classification"] else y)
+
+
+def _read_molecules(
+    path: Path,
+    name: str | None,
+    smiles: str | None,
+    targets: Sequence[str],
+    ids: str | None,
+    features: MoleculeFeatures,
+) -> GraphStore:
+    from graphcl.data.molecule_files import read_molecules, rejected_beside  # rdkit
+
+    store, rejected = read_molecules(
+        path,
+        smiles=smiles,
+        targets=targets,
+        ids=ids,
+        features=features,
+        progress=sys.stderr.isatty(),
+        name=name,
+    )
     if rejected:
         one = rejected[0]
+        listed = f"; all are listed in {rejected_beside(store.folder)}" if store.folder else ""
         warnings.warn(
-            f"{path.name}: {len(rejected)} rows are no molecules and are left out, "
-            f"the first is row {one.row}, {one.smiles!r}: {one.reason}",
-            stacklevel=2,
+            f"{path.name}: {len(rejected)} of {len(store) + len(rejected)} rows are no molecules and are left out, "
+            f"the first is line {one.line}, {one.smiles!r}: {one.reason}{listed}",
+            stacklevel=4,
         )
-
-
-# --- cache ------------------------------------------------------------------------------------------------------------
-
-
-def _cached(name: str, raw: Sequence[Path], reader: str, build: Callable[[], Iterable[GraphStore]]) -> GraphStore:
-    """The store from the cache, or built there chunk by chunk.
-
-    Raw files of another size or time, another reader or version of the files make another store.
-    """
-    state = hashlib.sha256((Path(__file__).parent / reader).read_bytes() + bytes([VERSION]))
-    for path in raw:
-        status = path.stat()
-        state.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    folder = cache_folder() / "stores" / f"{name}-{state.hexdigest()[:16]}"
-    if folder.is_dir():
-        try:
-            return open_checked(folder)
-        except ValueError as error:
-            warnings.warn(f"the cache is damaged and is made again: {error}", stacklevel=3)
-            shutil.rmtree(folder, ignore_errors=True)
-    try:
-        with StoreWriter(folder, name=name) as writer:
-            for chunk in build():
-                writer.append(chunk)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was quicker
-            warnings.warn(
-                f"{name} is not kept for next time, {folder.parent} cannot be written: {error}; set GRAPHCL_CACHE",
-                stacklevel=3,
-            )
-            return GraphStore.concat(list(build()))
-    return GraphStore.open(folder)
+    return store

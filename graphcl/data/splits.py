@@ -151,7 +151,7 @@ def make_splits(
     if kind == "scaffold":
         if not isinstance(source, GraphStore) or source.smiles is None:
             raise ValueError("data.split=scaffold needs molecules (SMILES); use random, few or kfold")
-        from graphcl.data.molecules import scaffold_split  # rdkit
+        from graphcl.data.scaffolds import scaffold_split  # rdkit
 
         return [Split(*scaffold_split(source.smiles))]
     if source.y is None:

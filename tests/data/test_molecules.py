@@ -1,24 +1,18 @@
-"""SMILES to arrays against RDKit one atom at a time; what is rejected and why; the scaffold split against its rule."""
+"""SMILES to arrays against RDKit one atom at a time; what is rejected and why."""
 
 from __future__ import annotations
 
-import gzip
 import math
-from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 from rdkit import Chem
-from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from graphcl.data import molecules
 from graphcl.data.molecules import (
     UNKNOWN_ATOM,
     UNKNOWN_BOND,
     molecules_to_store,
-    read_molecule_csv,
-    scaffold_split,
 )
 from graphcl.encoders import MoleculeGIN, Readout
 
@@ -149,130 +143,7 @@ def test_mistakes_are_named():
         molecules_to_store([])
 
 
-# --- CSV --------------------------------------------------------------------------------------------------------------
-
-
-def write(tmp_path: Path, text: str, name: str = "assay.csv") -> Path:
-    path = tmp_path / name
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-CSV = '\ufeffid,smiles,"toxic, rat",logP\n1,CCO,1,-0.3\n2,none!,0,\n3, CC ,,2e-1\n4,"[Na+].[Cl-]",0,nan\n'
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-def test_csv_columns_by_name_with_missing_labels(tmp_path, zipped):
-    path = write(tmp_path, CSV)
-    if zipped:
-        path = tmp_path / "assay.csv.gz"
-        path.write_bytes(gzip.compress(CSV.encode()))
-    store, rejected = read_molecule_csv(path, targets=["toxic, rat", "logP"], name="assay")
-    assert store.smiles == ["CCO", "CC", "[Na+].[Cl-]"] and store.name == "assay"
-    assert store.y.dtype == torch.float32
-    assert torch.equal(store.y.nan_to_num(-9), torch.tensor([[1, -0.3], [-9, 0.2], [0, -9]]))
-    assert [tuple(r) for r in rejected] == [(1, "none!", "not a SMILES string")]
-    assert read_molecule_csv(path)[0].y is None
-    assert read_molecule_csv(path, targets=["logP"])[0].y.shape == (3, 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("SMILES,y\nCC,1\n", r"assay\.csv: no column 'smiles'; columns: SMILES, y"),
-        ("smiles,z\nCC,1\n", r"assay\.csv: no column 'y'; columns: smiles, z"),
-        ("", r"assay\.csv: no column 'smiles'; columns: none, the file is empty"),
-        ("smiles,y\nCC,1\nCCC,CI\n", r"assay\.csv: row 1, column 'y': label 'CI' is not a number"),
-        ("smiles,y\nCC,inf\n", r"assay\.csv: row 0, column 'y': label 'inf' is infinite; leave the cell empty"),
-        ("smiles,y\nCC,1\nCCC\n", r"assay\.csv: row 1 has 1 cells, the header 2"),
-        ("smiles,y\n", "assay: none of 0 SMILES is a molecule"),
-        ("smiles,y\n" + "C" * 200_000 + ",1\n", r"assay\.csv: field larger than field limit"),
-    ],
-)
-def test_mistakes_in_a_csv_are_named(tmp_path, text, message):
-    with pytest.raises(ValueError, match=message):
-        read_molecule_csv(write(tmp_path, text), targets=["y"])
-
-
-def test_files_that_are_no_text_are_named(tmp_path):
-    binary = tmp_path / "bad.csv"
-    binary.write_bytes(b"smiles,y\n\xff\xfe,1\n")
-    with pytest.raises(ValueError, match=r"bad\.csv: .*can't decode"):
-        read_molecule_csv(binary, targets=["y"])
-    for name, content in (("no.csv.gz", b"smiles,y\nCC,1\n"), ("cut.csv.gz", gzip.compress(CSV.encode())[:-12])):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=name):
-            read_molecule_csv(tmp_path / name)
-
-
-def test_bbbp_has_the_published_numbers(graphcl_data):
-    store, rejected = read_molecule_csv(graphcl_data / "MoleculeNet/bbbp/raw/BBBP.csv", targets=["p_np"])
-    assert len(store) == 2039 and len(rejected) == 11
-    assert store.y.shape == (2039, 1) and int(store.y.sum()) == 1560
-    store.check()
-    check_split(store.smiles[:500], scaffold_split(store.smiles[:500]))
-
-
-# --- scaffold split ---------------------------------------------------------------------------------------------------
-
-
-def scaffold(smiles: str) -> str:
-    return MurckoScaffold.MurckoScaffoldSmiles(smiles=smiles, includeChirality=True)
-
-
-def check_split(smiles, split, ratios=(0.8, 0.1, 0.1)):
-    """The rule, written as taking the largest remaining scaffold, of equal ones the one that begins last."""
-    names = [scaffold(s) for s in smiles]
-    sizes, first = Counter(names), {}
-    for i, name in enumerate(names):
-        first.setdefault(name, i)
-    parts = ([], [], [])
-    while sizes:
-        name = max(sizes, key=lambda name: (sizes[name], first[name]))
-        rows = [i for i, other in enumerate(names) if other == name]
-        del sizes[name]
-        if len(parts[0]) + len(rows) <= ratios[0] * len(smiles):
-            parts[0].extend(rows)
-        elif len(parts[0]) + len(parts[1]) + len(rows) <= (ratios[0] + ratios[1]) * len(smiles):
-            parts[1].extend(rows)
-        else:
-            parts[2].extend(rows)
-    assert [part.tolist() for part in split] == [sorted(part) for part in parts]
-
-
-RINGS = ["C1CC1", "C1CCC1", "C1CCCC1", "c1ccccc1", "c1ccncc1", "C1CCOCC1", "c1ccsc1", "C1CCNC1", "c1ccoc1"]
-MANY = [RINGS[i % 9 if i % 5 else 3] + "C" * (i % 4 + 1) for i in range(60)] + ["CCO", "CCN", "N1[C@@H](C)C1C"]
-
-
-def test_scaffold_split_is_the_benchmarks_rule():
-    for ratios in ((0.8, 0.1, 0.1), (0.5, 0.25, 0.25), (0.9, 0.0, 0.1)):
-        check_split(MANY, scaffold_split(MANY, ratios), ratios)
-
-
-def test_no_scaffold_is_in_two_parts_and_no_molecule_is_lost():
-    split = scaffold_split(MANY)
-    assert torch.equal(torch.cat(split).sort().values, torch.arange(len(MANY)))
-    found = [{scaffold(MANY[i]) for i in part.tolist()} for part in split]
-    assert not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
-    assert all(part.dtype == torch.int64 and len(part) for part in split)
-    assert all(torch.equal(a, b) for a, b in zip(split, scaffold_split(MANY), strict=True))
-
-
-def test_molecules_without_rings_share_one_scaffold():
-    smiles = ["CCO", "CCC"] + [ring + "C" for ring in RINGS]
-    split = scaffold_split(smiles, (0.6, 0.2, 0.2))
-    assert {0, 1} <= set(split.train.tolist())
-
-
-def test_mistakes_in_a_split_are_named():
-    with pytest.raises(ValueError, match=r"ratios must be three shares .* sum to 1, got \(0\.8, 0\.1, 0\.2\)"):
-        scaffold_split(MANY, (0.8, 0.1, 0.2))
-    with pytest.raises(ValueError, match="molecule 1, 'none!': not a SMILES string; leave it out before splitting"):
-        scaffold_split(["CC", "none!"])
-    with pytest.raises(
-        ValueError, match="train gets none of 3 molecules, as they have only 1 scaffolds; split at random"
-    ):
-        scaffold_split(["CCO", "CCC", "CCN"])
+MANY = SMILES * 3
 
 
 def test_chunks_on_the_disk_are_the_store_in_memory(tmp_path, monkeypatch):
@@ -291,19 +162,6 @@ def test_chunks_on_the_disk_are_the_store_in_memory(tmp_path, monkeypatch):
         a, b = store.batch(torch.arange(len(MANY))), whole.batch(torch.arange(len(MANY)))
         assert all(torch.equal(a[key], b[key]) for key in b.keys())  # noqa: SIM118
     assert store.verify().folder == tmp_path / "s"
-    check_split(store.smiles, scaffold_split(store.smiles))
-    lines = ["smiles,y", *(f"{text},{i}" for i, text in enumerate(smiles))]
-    for folder in (None, tmp_path / "csv"):
-        store, again = read_molecule_csv(write(tmp_path, "\n".join(lines)), targets=["y"], folder=folder)
-        assert again == rejected and store.smiles == whole.smiles and torch.equal(store.y[:, 0], whole.y)
-
-
-def test_a_mistake_late_in_a_file_leaves_no_store(tmp_path, monkeypatch):
-    monkeypatch.setattr(molecules, "CHUNK", 2)
-    path = write(tmp_path, "smiles,y\nCC,1\nCC,1\nCC,1\nCC,x\n")
-    with pytest.raises(ValueError, match=r"assay\.csv: row 3, column 'y': label 'x' is not a number"):
-        read_molecule_csv(path, targets=["y"], folder=tmp_path / "s")
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_names_are_the_rows_that_the_molecules_came_from():

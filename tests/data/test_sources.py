@@ -589,8 +589,8 @@ def test_a_saved_store_is_a_source(tmp_path):
 
 
 def test_paths_with_nothing_in_them(tmp_path):
-    (tmp_path / "a.txt").write_text("")
-    for path in (tmp_path, tmp_path / "a.txt"):
+    (tmp_path / "a.dat").write_text("")
+    for path in (tmp_path, tmp_path / "a.dat"):
         with pytest.raises(ValueError, match=r"no data that is known here; give a folder of .graphml files"):
             load_data(path)
 

@@ -1,0 +1,70 @@
+"""The scaffold splits against their rules, written plainly."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from rdkit.Chem.Scaffolds import MurckoScaffold
+
+from graphcl.data.scaffolds import scaffold_split
+
+
+def scaffold(smiles: str) -> str:
+    return MurckoScaffold.MurckoScaffoldSmiles(smiles=smiles, includeChirality=True)
+
+
+def check_split(smiles, split, ratios=(0.8, 0.1, 0.1)):
+    """The rule, written as taking the largest remaining scaffold, of equal ones the one that begins last."""
+    names = [scaffold(s) for s in smiles]
+    sizes, first = Counter(names), {}
+    for i, name in enumerate(names):
+        first.setdefault(name, i)
+    parts = ([], [], [])
+    while sizes:
+        name = max(sizes, key=lambda name: (sizes[name], first[name]))
+        rows = [i for i, other in enumerate(names) if other == name]
+        del sizes[name]
+        if len(parts[0]) + len(rows) <= ratios[0] * len(smiles):
+            parts[0].extend(rows)
+        elif len(parts[0]) + len(parts[1]) + len(rows) <= (ratios[0] + ratios[1]) * len(smiles):
+            parts[1].extend(rows)
+        else:
+            parts[2].extend(rows)
+    assert [part.tolist() for part in split] == [sorted(part) for part in parts]
+
+
+RINGS = ["C1CC1", "C1CCC1", "C1CCCC1", "c1ccccc1", "c1ccncc1", "C1CCOCC1", "c1ccsc1", "C1CCNC1", "c1ccoc1"]
+MANY = [RINGS[i % 9 if i % 5 else 3] + "C" * (i % 4 + 1) for i in range(60)] + ["CCO", "CCN", "N1[C@@H](C)C1C"]
+
+
+def test_scaffold_split_is_the_benchmarks_rule():
+    for ratios in ((0.8, 0.1, 0.1), (0.5, 0.25, 0.25), (0.9, 0.0, 0.1)):
+        check_split(MANY, scaffold_split(MANY, ratios), ratios)
+
+
+def test_no_scaffold_is_in_two_parts_and_no_molecule_is_lost():
+    split = scaffold_split(MANY)
+    assert torch.equal(torch.cat(split).sort().values, torch.arange(len(MANY)))
+    found = [{scaffold(MANY[i]) for i in part.tolist()} for part in split]
+    assert not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
+    assert all(part.dtype == torch.int64 and len(part) for part in split)
+    assert all(torch.equal(a, b) for a, b in zip(split, scaffold_split(MANY), strict=True))
+
+
+def test_molecules_without_rings_share_one_scaffold():
+    smiles = ["CCO", "CCC"] + [ring + "C" for ring in RINGS]
+    split = scaffold_split(smiles, (0.6, 0.2, 0.2))
+    assert {0, 1} <= set(split.train.tolist())
+
+
+def test_mistakes_in_a_split_are_named():
+    with pytest.raises(ValueError, match=r"ratios must be three shares .* sum to 1, got \(0\.8, 0\.1, 0\.2\)"):
+        scaffold_split(MANY, (0.8, 0.1, 0.2))
+    with pytest.raises(ValueError, match="molecule 1, 'none!': not a SMILES string; leave it out before splitting"):
+        scaffold_split(["CC", "none!"])
+    with pytest.raises(
+        ValueError, match="train gets none of 3 molecules, as they have only 1 scaffolds; split at random"
+    ):
+        scaffold_split(["CCO", "CCC", "CCN"])
