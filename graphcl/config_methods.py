@@ -108,7 +108,17 @@ class AttributeMasking(Strict):
     mask_edges: bool = Field(False, description="hide and predict the bonds of the hidden atoms too")
 
 
+class ContextPrediction(Strict):
+    """Tell the surroundings of an atom's neighbourhood from another molecule's (Hu et al., 2020)."""
+
+    views: ClassVar[int] = 0
+    name: Literal["context_prediction"]
+    hops: PositiveInt | None = Field(None, description="radius of the neighbourhood; none: the encoder's layers")
+    context_size: PositiveInt = Field(3, description="width of the context in hops, layers of its encoder")
+    negatives: PositiveInt = Field(1, description="other molecules' contexts for each neighbourhood")
+
+
 MethodConfig = Annotated[
-    GraphCL | MoCo | GRACE | BGRL | DGI | InfoGraph | GAE | PCL | ADGCL | AttributeMasking,
+    GraphCL | MoCo | GRACE | BGRL | DGI | InfoGraph | GAE | PCL | ADGCL | AttributeMasking | ContextPrediction,
     Field(discriminator="name"),
 ]

@@ -14,7 +14,19 @@ from graphcl.data.loaders import Loader
 from graphcl.data.store import GraphStore
 from graphcl.encoders import GCN, GIN, MoleculeGIN
 from graphcl.encoders.readout import Readout
-from graphcl.methods import ADGCL, BGRL, DGI, GAE, GRACE, PCL, AttributeMasking, GraphCL, InfoGraph, MoCo
+from graphcl.methods import (
+    ADGCL,
+    BGRL,
+    DGI,
+    GAE,
+    GRACE,
+    PCL,
+    AttributeMasking,
+    ContextPrediction,
+    GraphCL,
+    InfoGraph,
+    MoCo,
+)
 from graphcl.methods.method import Method
 
 WIDTH = 6  # of the features
@@ -141,6 +153,9 @@ METHODS: dict[str, Callable[[], Method]] = {
     "adgcl": lambda: ADGCL(graph_encoder(), graph_encoder(), Readout(), view_hidden=8),
     "attribute_masking": lambda: AttributeMasking(MoleculeGIN(8, layers=2), Readout("mean")),
     "attribute_masking, bonds": lambda: AttributeMasking(MoleculeGIN(8, layers=2), Readout("mean"), mask_edges=True),
+    "context_prediction": lambda: ContextPrediction(
+        GIN(WIDTH, 8, layers=2, jk="last"), GIN(WIDTH, 8, layers=1, jk="last"), Readout(), hops=1, context_size=1
+    ),
 }
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from device_guards import device_clean, to_meta
-from small_methods import WIDTH, encoder, graphs, nodes
+from small_methods import WIDTH, encoder, graphs, molecules, nodes
 
 from augment import Compose, DropFeatures, DropNodes, PerturbEdges, ShuffleNodes, Subgraph
 from graphcl.data.store import GraphStore
-from graphcl.encoders import GCN, GIN, Readout
-from graphcl.methods import BGRL, DGI, GRACE, GraphCL, InfoGraph, MoCo
+from graphcl.encoders import GCN, GIN, MoleculeGIN, Readout
+from graphcl.methods import BGRL, DGI, GRACE, AttributeMasking, ContextPrediction, GraphCL, InfoGraph, MoCo
 
 
 def gin():
@@ -30,13 +30,16 @@ STEPS = {
     "bgrl": lambda: BGRL(encoder(), *node_views(), pred_hidden=8),
     "dgi": lambda: DGI(GCN(WIDTH, 8, layers=1, sparse_input=True), ShuffleNodes()),
     "infograph": lambda: InfoGraph(gin(), Readout("mean")),
+    "attribute_masking": lambda: AttributeMasking(MoleculeGIN(8, layers=1), Readout("mean"), mask_edges=True),
+    "context_prediction": lambda: ContextPrediction(gin(), gin(), Readout("mean"), context_size=2),
 }
 
 
 def gathered(store, places, batch, mode):
     """`batch` with its tensors gathered on the device, from a store that lies there; where, is known on the CPU."""
     there, batch = copy.copy(store), copy.copy(batch)
-    vars(there).update({key: to_meta(getattr(store, key), mode) for key in ("x", "src", "dst", "y")})
+    there_is = [key for key in ("x", "src", "dst", "edge_attr", "y") if getattr(store, key) is not None]
+    vars(there).update({key: to_meta(getattr(store, key), mode) for key in there_is})
     vars(batch._store)["_mapping"] = there._gather(*places)
     return batch
 
@@ -45,7 +48,8 @@ def gathered(store, places, batch, mode):
 def test_a_whole_step_stays_on_its_device(name):
     method = STEPS[name]()
     many = getattr(method, "readout", None) is not None
-    store, rows = GraphStore.from_graphs(graphs().to_data_list()), np.arange(3)
+    many_graphs = molecules() if name == "attribute_masking" else graphs()
+    store, rows = GraphStore.from_graphs(many_graphs.to_data_list()), np.arange(3)
     places = rows, store._places(store.node_ptr, rows), store._places(store.edge_ptr, rows)
     batch, graph = store.batch(torch.from_numpy(rows)), nodes()
     with device_clean() as mode:

@@ -3,6 +3,7 @@
 from graphcl.methods.adgcl import ADGCL
 from graphcl.methods.attribute_masking import AttributeMasking
 from graphcl.methods.bgrl import BGRL
+from graphcl.methods.context_prediction import ContextPrediction
 from graphcl.methods.dgi import DGI
 from graphcl.methods.gae import GAE
 from graphcl.methods.grace import GRACE
@@ -23,4 +24,5 @@ METHODS: dict[str, type[Method]] = {
     "pcl": PCL,
     "adgcl": ADGCL,
     "attribute_masking": AttributeMasking,
+    "context_prediction": ContextPrediction,
 }
