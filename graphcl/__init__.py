@@ -29,6 +29,8 @@ _WHERE = {
     "save_pretrained": "graphcl.hub",
     "ModelCard": "graphcl.hub",
     "ENCODERS": "graphcl.encoders",
+    "GraphEmbedder": "graphcl.estimators",
+    "NodeEmbedder": "graphcl.estimators",
 }
 __all__ = [*_WHERE, "augment"]
 

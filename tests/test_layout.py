@@ -32,6 +32,8 @@ ORDER = [
     "graphcl.trainer",
     "graphcl.builder",
     "graphcl.hub",
+    "graphcl.estimator_inputs",
+    "graphcl.estimators",
     "graphcl.pictures",
     "graphcl.ledger",
     "graphcl.benchmark_config",

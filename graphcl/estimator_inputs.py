@@ -1,0 +1,122 @@
+"""What the scikit-learn estimators are given (SMILES, NetworkX graphs, PyG Data), as a store or as one graph."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Set
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from graphcl.data.features import Source, normalize, with_features
+from graphcl.data.files import from_networkx
+from graphcl.data.molecules import molecules_to_store
+from graphcl.data.store import GraphStore
+
+KINDS = {"SMILES": str, "NetworkX graphs": nx.Graph, "PyG Data": Data}
+WANTED = "a list (or 1-D array, or pandas Series) of SMILES strings, of NetworkX graphs or of PyG Data"
+
+
+def listed(X: Any) -> tuple[str, list[Any]]:
+    """Which of KINDS the rows of X are, and the rows.
+
+    Raises ValueError for what is no list of rows (one graph, one string, a table), and naming the first row that is of
+    no kind or of another kind than the first.
+    """
+    if isinstance(X, str | bytes | Mapping | Set):
+        raise ValueError(f"X must be {WANTED}, got the {type(X).__name__} {X!r:.60}; put it into a list")
+    if isinstance(X, Batch):
+        raise ValueError("X is a Batch of PyG; give X.to_data_list()")
+    if isinstance(X, Data | nx.Graph):
+        raise ValueError(
+            f"X is one graph (a {type(X).__name__}); put it into a list for its embedding, or take NodeEmbedder or "
+            "NodeClassifier for its nodes"
+        )
+    shape = getattr(X, "shape", (0,))
+    if not hasattr(X, "__iter__") or len(shape) != 1:
+        what = f"{type(X).__module__}.{type(X).__name__}" + (f" of shape {tuple(shape)}" if len(shape) != 1 else "")
+        raise ValueError(f"X must be {WANTED}, got {what}; of a table give the one column that holds them")
+    rows = list(X)
+    if not rows:
+        raise ValueError("X is empty (0 samples), at least one graph is needed")
+    kinds = [_kind(row) for row in rows]
+    for place, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
+        if kind is None:
+            raise ValueError(f"X[{place}] is {_shown(row)}; X must be {WANTED}")
+        if kind != kinds[0]:
+            raise ValueError(
+                f"X[{place}] is {_shown(row)}, but X[0] is {_shown(rows[0])}; all rows must be of one kind"
+            )
+    return str(kinds[0]), rows
+
+
+def _kind(row: Any) -> str | None:
+    return next((name for name, kind in KINDS.items() if isinstance(row, kind) and not isinstance(row, Batch)), None)
+
+
+def _shown(row: Any) -> str:
+    return f"the text {row!r:.40}" if isinstance(row, str) else f"a {type(row).__name__} ({row!r:.40})"
+
+
+def store_of(kind: str, rows: list[Any], features: Any = "benchmark") -> GraphStore:
+    """Store of the rows, in their order and without labels; features: of molecules, benchmark or ogb.
+
+    Raises ValueError naming the row that is no graph.
+    """
+    if kind == "SMILES":
+        store, rejected = molecules_to_store([str(row) for row in rows], name="X", features=features)
+        if rejected:
+            first, more = rejected[0], f" ({len(rejected)} such rows)" if len(rejected) > 1 else ""
+            raise ValueError(
+                f"X[{first.row}] is no molecule, {first.smiles!r}: {first.reason}{more}; leave it out together with "
+                "its y, rows are never dropped here"
+            )
+        return store
+    if kind == "NetworkX graphs":
+        return from_networkx(rows, name="X")._like(y=None)
+    bare = [copy.copy(row) for row in rows]
+    for graph in bare:
+        graph.y = None
+    return GraphStore.from_graphs(bare, "X")
+
+
+def one_graph(X: Any) -> Data:
+    """The one graph of a node estimator: its x, edge_index and edge_attr; nodes of NetworkX in the graph's own order.
+
+    A node attribute `y` of NetworkX is a label and so no feature.
+    """
+    if isinstance(X, Batch) or not isinstance(X, Data | nx.Graph):
+        raise ValueError(f"X must be one graph, a PyG Data or a NetworkX graph, got {_shown(X)}")
+    if isinstance(X, Data):
+        return store_of("PyG Data", [X])[0]
+    graph = X.copy()
+    for _, values in graph.nodes(data=True):
+        values.pop("y", None)
+    return store_of("NetworkX graphs", [graph])[0]
+
+
+def nodes_of(graph: Any, X: Any) -> tuple[Data, Tensor | None]:
+    """The graph and the rows [n] of a node estimator: X is the graph (None: all rows), or numbers of its nodes."""
+    if graph is None:
+        return one_graph(X), None
+    data = one_graph(graph)
+    rows = np.asarray(X) if isinstance(X, list | tuple | np.ndarray) or hasattr(X, "__array__") else None
+    if rows is None or rows.ndim != 1 or rows.dtype.kind not in "iu":
+        got = type(X).__name__ if rows is None else f"{rows.dtype} of shape {rows.shape}"
+        raise ValueError(f"`graph` is set, so X must be node numbers [n], integers from 0, got {got}")
+    if len(rows) == 0:
+        raise ValueError("X is empty (0 samples), at least one node number is needed")
+    if rows.min() < 0 or rows.max() >= int(data.num_nodes or 0):
+        raise ValueError(f"X goes from {rows.min()} to {rows.max()}, nodes are numbered 0 to {data.num_nodes - 1}")
+    return data, torch.from_numpy(rows.astype(np.int64))
+
+
+def featured(source: Source, features: str | None, scaled: bool = False) -> Source:
+    """The graphs with the features asked for; None: their own, degrees if they have none.  scaled: rows sum to 1."""
+    given = source.x is not None and source.num_features > 0
+    source = with_features(source, features or ("given" if given else "degree"))  # type: ignore[arg-type]
+    return normalize(source) if scaled else source
