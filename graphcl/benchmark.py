@@ -38,6 +38,7 @@ from graphcl.evaluate.finetune import STATEMENTS, FineTuned, finetune
 from graphcl.evaluate.link import Links, hide_edges
 from graphcl.evaluate.protocols import PROTOCOLS, Protocol
 from graphcl.evaluate.scores import Scores
+from graphcl.hub import Pretrained, load_pretrained, make_encoder
 from graphcl.ledger import Ledger, where
 from graphcl.methods import METHODS
 from graphcl.trainer import fit
@@ -72,7 +73,11 @@ def checked_jobs(benchmark: Benchmark) -> list[Job]:
         tasks = job.tasks
         if job.baseline is not None:
             tasks = tuple(own for task in tasks if (own := _of_baseline(task, BASELINES[job.baseline])) is not None)
-        elif METHODS[job.config.method.name].needs_labels and any(task.config != job.config for task in tasks):
+        elif (
+            job.pretrained is None
+            and METHODS[job.config.method.name].needs_labels
+            and any(task.config != job.config for task in tasks)
+        ):
             raise ConfigError(
                 f"{benchmark.name}: {job.row!r} trains on labels, so its protocols cannot take other splits than its "
                 "config; put the split into the overrides of the cell"
@@ -168,7 +173,7 @@ def work(jobs: Sequence[Job], ledger: Ledger) -> None:
 def run_job(job: Job, tasks: Sequence[Task], ledger: Ledger) -> None:
     """Train once, then append a row for each task: its scores, or the error."""
     reset_peak_memory()
-    score, training = watched("seconds", lambda: baseline(job) if job.baseline else trained(job, tasks))
+    score, training = watched("seconds", lambda: baseline(job) if job.baseline else encoders(job, tasks))
     for task in tasks:
         values: dict[str, Any] | None = None
         scoring: dict[str, Any] = {}
@@ -182,7 +187,12 @@ def run_job(job: Job, tasks: Sequence[Task], ledger: Ledger) -> None:
             | scoring
             | {"peak_memory_mb": round(peak_memory()), "when": datetime.now(UTC).isoformat(timespec="seconds")}
             | where()
-            | {"hash": task.hash, "baseline": task.baseline, "config": task.config.model_dump(mode="json")}
+            | {
+                "hash": task.hash,
+                "baseline": task.baseline,
+                "weights": task.weights,
+                "config": task.config.model_dump(mode="json"),
+            }
         )
 
 
@@ -227,10 +237,13 @@ class Encoded:
     z: Tensor
 
 
-def trained(job: Job, tasks: Sequence[Task]) -> Score:
-    """Train the job's encoder; returns what scores it, and the same encoder untrained, for a task."""
+def encoders(job: Job, tasks: Sequence[Task]) -> Score:
+    """Train the job's encoder, or load it; returns what scores it, and the same encoder untrained, for a task."""
     hide = {task.protocol: RULES[task.protocol].kind == "links" for task in tasks}
-    encoded = {hidden: encode(job.config, hidden) for hidden in sorted(set(hide.values()))}
+    encoded = {
+        hidden: load(job, hidden) if job.pretrained else encode(job.config, hidden)
+        for hidden in sorted(set(hide.values()))
+    }
     tuned: dict[tuple[str, str], FineTuned] = {}  # three protocols read one fine-tuning
 
     def score(task: Task) -> dict[str, Any]:
@@ -265,6 +278,22 @@ def encode(config: Config, hidden: bool) -> dict[str, Encoded]:
     untrained = now()
     fit(run, progress=False)
     return {"score": now(), "untrained": untrained}
+
+
+def load(job: Job, hidden: bool) -> dict[str, Encoded]:
+    """A pretrained encoder, and a new one of its shape."""
+    if hidden:
+        raise ValueError("weights that are there already have seen every edge, so link prediction cannot score them")
+    model, data = load_pretrained(str(job.pretrained)), prepare(job.config, None)
+    torch.manual_seed(job.config.train.seed)
+    new = Pretrained(
+        make_encoder(model.config.encoder, model.config.in_dim, job.place), model.readout, model.config, model.card
+    )
+
+    def now(one: Pretrained) -> Encoded:
+        return Encoded(data, None, one.encoder, one.readout, embed(one, data, device=cuda_of(job.config)))
+
+    return {"score": now(model), "untrained": now(new)}
 
 
 def splits_for(task: Task, data: Data | GraphStore) -> list[Split]:

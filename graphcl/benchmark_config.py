@@ -6,6 +6,7 @@ them one Job a training, each with a complete config, so that a mistake is told 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_va
 
 from graphcl.config import Config, ConfigError, DataConfig, Strict, TrainConfig, near
 from graphcl.data.catalogue import Entry, find
-from graphcl.read_config import config_error, find_benchmark, load_config, read_mapping
+from graphcl.read_config import config_error, find_benchmark, find_pretrained, load_config, read_mapping
 
 
 def _not_the_files_own(overrides: tuple[str, ...]) -> tuple[str, ...]:
@@ -35,29 +36,34 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
 # Of a config's data, what a protocol may change without another training: `split`, and these.
 SOME_FAILED = 3  # exit code of a benchmark of which some rows have an error; a crash of Python itself has 1
-SPLIT_SETTINGS = set(DataConfig.model_fields) - {"name", "batch_size", "features", "normalize", "split"}
+SPLIT_SETTINGS = set(DataConfig.model_fields) - {
+    *("name", "batch_size", "features", "normalize", "split", "smiles", "targets", "ids")
+}
 SPLIT_KEYS = {f"data.{field}" for field in ("split", *SPLIT_SETTINGS)}
 
 
 class Cell(Strict):
-    """A row of the tables: a method by its config, or a baseline."""
+    """A row of the tables: a method by its config, weights that are there already, or a baseline."""
 
-    config: str | None = Field(None, description="shipped config or path; of a baseline: whose data settings it takes")
+    config: str | None = Field(None, description="shipped config or path; beside the others: whose data settings count")
     baseline: str | None = None
-    label: str | None = Field(None, description="name of the row; none: the baseline's or the config's")
+    pretrained: str | None = Field(None, description="a shipped encoder, or a folder; it is scored as it is")
+    label: str | None = Field(None, description="name of the row; none: the baseline's, the weights' or the config's")
     overrides: Overrides = ()
     per_data: dict[str, Overrides] = Field({}, description="further overrides on single data sets")
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Cell:
-        if self.config is None and self.baseline is None:
-            raise ValueError("a cell needs `config` (a method) or `baseline`")
+    def _says_what(self) -> Cell:
+        if self.config is None and self.baseline is None and self.pretrained is None:
+            raise ValueError("a cell needs `config` (a method), `pretrained` or `baseline`")
+        if self.baseline is not None and self.pretrained is not None:
+            raise ValueError("a cell is `pretrained` or a `baseline`, not both")
         return self
 
     @property
     def row(self) -> str:
         """Its name in the tables."""
-        return self.label or self.baseline or Path(str(self.config)).stem
+        return self.label or self.baseline or Path(str(self.pretrained or self.config)).stem
 
 
 class DataSet(Strict):
@@ -180,17 +186,18 @@ class Task:
     column: str
     config: Config  # complete, with the split that the protocol takes
     baseline: str | None
+    weights: str | None = None  # name and fingerprint of a pretrained encoder
 
     @cached_property
     def hash(self) -> str:
         """Of what defines the run. An option that is added later changes no hash, as long as it is at its default."""
-        return hash_of(self.config, self.baseline)
+        return hash_of(self.config, self.baseline, self.weights)
 
     def agrees(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is this task's, and made with the defaults of today."""
         if row["hash"] != self.hash or row["protocol"] != self.protocol:
             return False
-        now = self.config.model_dump(mode="json", exclude=besides(self.baseline))
+        now = self.config.model_dump(mode="json", exclude=besides(self.baseline, self.weights))
         return _same(now, row["config"])
 
 
@@ -205,11 +212,13 @@ class Job:
     baseline: str | None
     config: Config
     tasks: tuple[Task, ...]
+    pretrained: str | None = None
+    weights: str | None = None
 
     @cached_property
     def hash(self) -> str:
         """Of the training, whatever scores it."""
-        return hash_of(self.config, self.baseline)
+        return hash_of(self.config, self.baseline, self.weights)
 
     @property
     def place(self) -> str:
@@ -217,20 +226,31 @@ class Job:
         return f"{self.row}{f', {self.encoder}' if self.encoder else ''} on {self.data}, seed {self.seed}"
 
 
-def besides(baseline: str | None) -> dict[str, Any]:
-    """Of a config, what changes no score. A baseline takes the data and the seed alone."""
+def besides(baseline: str | None, weights: str | None = None) -> dict[str, Any]:
+    """Of a config, what changes no score. A baseline takes the data and the seed alone, as do ready weights."""
     beside: dict[str, Any] = {"name": True, "run": True, "train": {"device": True}}
-    if baseline is None:
+    if baseline is None and weights is None:
         return beside
     loop = {field: True for field in TrainConfig.model_fields if field != "seed"}
     return beside | {"train": loop, "encoder": True, "readout": True, "method": True, "views": True}
 
 
-def hash_of(config: Config, baseline: str | None) -> str:
+def hash_of(config: Config, baseline: str | None, weights: str | None = None) -> str:
     """A short hash of a run's settings, without those at their defaults."""
-    values = config.model_dump(mode="json", exclude_defaults=True, exclude=besides(baseline))
-    text = json.dumps({"config": values, "baseline": baseline}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    values = config.model_dump(mode="json", exclude_defaults=True, exclude=besides(baseline, weights))
+    whole = {"config": values, "baseline": baseline} | ({"weights": weights} if weights else {})
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def fingerprint(name: str) -> str:
+    """`name@hash` of pretrained weights, so that better ones under the same name make new rows."""
+    folder = find_pretrained(name)
+    try:
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{folder}: no weights there: {error.strerror}; a run that did not end has none") from None
+    return f"{folder.name}@{digest[:12]}"
 
 
 def _same(now: Any, then: Any) -> bool:
@@ -252,7 +272,7 @@ def expand(benchmark: Benchmark) -> list[Job]:
         (data, cell, encoder)
         for data in benchmark.data
         for cell in benchmark.cells
-        for encoder in (encoders if cell.baseline is None else [None])
+        for encoder in ([None] if cell.baseline or cell.pretrained else encoders)
     ]
     made: list[Job] = []
     configs: dict[tuple[str, ...], Config] = {}  # read once for all seeds
@@ -266,14 +286,22 @@ def expand(benchmark: Benchmark) -> list[Job]:
 
     for seed in benchmark.seeds:
         for data, cell, encoder in places:
+            weights = fingerprint(cell.pretrained) if cell.pretrained else None
             tasks = tuple(
-                Task(scoring.name, scoring.column, config(data, cell, encoder, scoring.overrides, seed), cell.baseline)
+                Task(
+                    scoring.name,
+                    scoring.column,
+                    config(data, cell, encoder, scoring.overrides, seed),
+                    cell.baseline,
+                    weights,
+                )
                 for scoring in benchmark.protocols
                 if seed in benchmark.seeds_of(cell.row, data.name, encoder, scoring.column)
             )
             if tasks:
                 whole = config(data, cell, encoder, (), seed)
-                made.append(Job(cell.row, data.name, encoder, seed, cell.baseline, whole, tasks))
+                known = (cell.row, data.name, encoder, seed, cell.baseline, whole, tasks)
+                made.append(Job(*known, pretrained=cell.pretrained, weights=weights))
     return made
 
 
@@ -281,9 +309,10 @@ def config_of(benchmark: Benchmark, cell: Cell, data: DataSet, encoder: str | No
     """The complete config of one combination."""
     name = cell.config or next((other.config for other in benchmark.cells if other.config), None)
     if name is None:
+        kind = "baseline" if cell.baseline else "pretrained"
         raise ConfigError(
-            f"{benchmark.name}: baseline {cell.baseline!r} needs a config to take data settings from; "
-            f"give it one, such as {{config: graphcl, baseline: {cell.baseline}}}"
+            f"{benchmark.name}: {kind} {cell.row!r} needs a config to take data settings from; "
+            f"give it one, such as {{config: graphcl, {kind}: {cell.baseline or cell.pretrained}}}"
         )
     entry = find(data.name)  # case does not matter, and must not make another key
     return load_config(

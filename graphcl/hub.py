@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +21,10 @@ from torch_geometric.data import Data
 
 from graphcl.builder import load_run, settings
 from graphcl.checkpoint import CheckpointError, fill, make_folder, write_whole
-from graphcl.config import Config, ConfigError, Encoder, Strict, near
+from graphcl.config import Config, ConfigError, Encoder, Strict
 from graphcl.encoders import ENCODERS, Readout
 from graphcl.methods.method import Method
-from graphcl.read_config import config_error, load_config, run_config
+from graphcl.read_config import config_error, find_pretrained, load_config, pretrained_names, run_config
 
 FORMAT = 1  # of config.json
 
@@ -85,7 +84,7 @@ class Pretrained(Method):
 
 def list_pretrained() -> dict[str, str]:
     """The weights that ship with the package: name -> what they are."""
-    return {folder.name: read_card(folder).about for folder in _shipped()}
+    return {name: read_card(find_pretrained(name)).about for name in pretrained_names()}
 
 
 def load_pretrained(name: str | Path) -> Pretrained:
@@ -93,17 +92,8 @@ def load_pretrained(name: str | Path) -> Pretrained:
 
     In eval mode, on the CPU, in float32; needs no network. Raises ValueError naming what is wrong and what there is.
     """
-    shipped = {folder.name: folder for folder in _shipped()}
-    folder = shipped.get(str(name), Path(name).expanduser())
-    if (folder / "config.json").is_file():
-        model = _from_folder(folder)
-    elif (folder / "config.yaml").is_file():
-        model = _from_run(folder)
-    else:
-        raise ConfigError(
-            f"no pretrained encoder {str(name)!r}{near(str(name), shipped)}; shipped: {', '.join(shipped) or 'none'}; "
-            "or give a run folder of `graphcl pretrain`, or a folder with config.json and model.safetensors"
-        )
+    folder = find_pretrained(name)
+    model = _from_folder(folder) if (folder / "config.json").is_file() else _from_run(folder)
     return model.eval()
 
 
@@ -118,11 +108,6 @@ def read_card(folder: Path) -> ModelCard:
         raise config_error(error, str(path), lambda place: list(ModelCard.model_fields)) from None
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: no model card of graphcl can be read there: {error!s:.200}") from None
-
-
-def _shipped() -> list[Path]:
-    root = Path(str(files("graphcl") / "pretrained"))
-    return sorted(path.parent for path in root.glob("*/config.json"))
 
 
 def _from_folder(folder: Path) -> Pretrained:

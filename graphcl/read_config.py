@@ -98,6 +98,28 @@ def _find(name: str, folder: Path, what: str) -> Path:
     raise ConfigError(f"no {what} {name!r}{near(name, shipped)}; shipped: {', '.join(shipped)}")
 
 
+def pretrained_names() -> list[str]:
+    """Names of the encoders that ship with the package."""
+    return sorted(path.parent.name for path in _pretrained().glob("*/config.json"))
+
+
+def find_pretrained(name: str | Path) -> Path:
+    """Folder of a pretrained encoder: a shipped name, a folder of `save_pretrained`, or a run folder."""
+    folder, shipped = Path(name).expanduser(), pretrained_names()
+    if str(name) in shipped:
+        return _pretrained() / str(name)
+    if (folder / "config.json").is_file() or (folder / "config.yaml").is_file():
+        return folder
+    raise ConfigError(
+        f"no pretrained encoder {str(name)!r}{near(str(name), shipped)}; shipped: {', '.join(shipped) or 'none'}; "
+        "or give a run folder of `graphcl pretrain`, or a folder with config.json and model.safetensors"
+    )
+
+
+def _pretrained() -> Path:
+    return Path(__file__).parent / "pretrained"
+
+
 def run_config(folder: Path) -> Path:
     """The config.yaml of a run folder."""
     path = folder / "config.yaml"

@@ -7,7 +7,6 @@ seeds (of their means over the folds), the number in brackets the mean over the 
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import math
 import re
@@ -23,7 +22,8 @@ from scipy.stats import rankdata, wilcoxon
 from graphcl.benchmark import RULES, checked_jobs
 from graphcl.benchmark_config import Benchmark, load_benchmark
 from graphcl.evaluate.scores import NAMES, PLAIN
-from graphcl.ledger import changes_since, read_rows
+from graphcl.ledger import read_rows
+from graphcl.stale import changed, sources_of
 
 Row = dict[str, Any]
 LOWER_IS_BETTER = {"rmse", "mae"}
@@ -229,29 +229,6 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 # --- what the code has left behind ------------------------------------------------------------------------------------
-
-
-def sources_of(row: Row) -> tuple[str, ...]:
-    """The files that a row depends on."""
-    common = ("graphcl/encoders", "graphcl/evaluate", "graphcl/data", "graphcl/benchmark.py")
-    if row["baseline"] is not None:
-        return common
-    shared = ("builder", "trainer", "heads", "momentum", "distributed", "methods/method", "methods/rows")
-    own = f"methods/{row['config']['method']['name']}"
-    return (*common, "augment", "graphcl/objectives", *(f"graphcl/{name}.py" for name in (*shared, own)))
-
-
-@functools.cache
-def changed(commit: str | None, files: tuple[str, ...]) -> str | None:
-    """Why a row of that commit may not be what today's code gives; None if it is."""
-    if commit is None:
-        return "no commit recorded"
-    later = changes_since(commit, files)
-    if later is None:
-        return f"commit {commit} is not known here"
-    if later:
-        return f"made at {commit}, before {len(later)} later changes of {', '.join(files)}"
-    return f"made with uncommitted changes of {commit.removesuffix('+')}" if commit.endswith("+") else None
 
 
 def staleness(entry: Entry) -> list[str]:

@@ -12,17 +12,21 @@ import numpy as np
 import pytest
 import yaml
 
-from graphcl.benchmark_config import DataSet, Task, expand, load_benchmark
+from graphcl.benchmark_config import DataSet, Task, expand, fingerprint, load_benchmark
 from graphcl.config import Config, ConfigError, TrainConfig
 from graphcl.read_config import benchmark_names, find_benchmark, load_config
 from graphcl.sweep import STRENGTHS, VIEWS, sweep
 
 torch = pytest.importorskip("torch")
 
+import graphcl
 from graphcl import benchmark as runner
 from graphcl import benchmark_run as command
 from graphcl.benchmark import RULES, by_key, checked_jobs
 from graphcl.benchmark_run import run_benchmark
+from graphcl.data.splits import make_splits
+from graphcl.encoders import MoleculeGIN
+from graphcl.hub import ModelCard, Pretrained, save_pretrained
 from graphcl.ledger import Ledger, read_rows
 
 SMALL = ["encoder.hidden=8", "encoder.sparse_input=false", "train.max_steps=2", "data.split=random", "data.repeats=3"]
@@ -75,7 +79,7 @@ def run(path, **options):
         ({"protocol": []}, r"small.yaml: unknown key 'protocol'; did you mean 'protocols'\?"),
         ({"cells": [{"confg": "dgi"}]}, r"cells\.0: unknown key 'confg'; did you mean 'config'\?"),
         ({"limits": [{"seed": [0]}]}, r"limits\.0: unknown key 'seed'; did you mean 'seeds'\?"),
-        ({"cells": [{}]}, r"cells\.0: a cell needs `config` \(a method\) or `baseline`"),
+        ({"cells": [{}]}, r"cells\.0: a cell needs `config` \(a method\), `pretrained` or `baseline`"),
         (
             {"cells": [{"config": "dgi"}, {"config": "dgi"}]},
             r"cells: 'dgi' stands there twice; give one of them a `label`",
@@ -424,6 +428,33 @@ def test_baselines_are_rows_of_the_same_tables(file):
     assert text.startswith("**knn/clean** (version"), "the protocol of the column, not of a baseline"
     assert "`label-propagation` (label-propagation/clean, version 1): train labels spread" in text
     assert [metric for column, metric in made.tables if column == "kmeans/clean"] == ["nmi", "ari", "accuracy"]
+
+
+def test_weights_that_are_there_are_scored_beside_a_new_encoder_of_their_shape(file, tmp_path):
+    config = load_config("quickstart-molecules", ["encoder.hidden=8", "encoder.layers=2"])
+    card = ModelCard(about="none", method="none", data="none")
+    encoder = MoleculeGIN(8, layers=2)
+    folder = save_pretrained(tmp_path / "ready", encoder, config=config.encoder, readout="mean", card=card)
+    cells = [{"config": "quickstart-molecules", "pretrained": str(folder)}]
+    path = file(cells=cells, data=["bbbp"], seeds=[3], protocols=["linear/clean"], overrides=["data.split=scaffold"])
+    run_benchmark(path, Path("r.jsonl"), 1, retry=False, quiet=True)
+    row = read_rows(Path("r.jsonl"))[0]
+    assert (row["row"], row["weights"].partition("@")[0]) == ("ready", "ready")
+    data = graphcl.load_data("bbbp")
+    split = make_splits(data, "scaffold")
+    model = graphcl.load_pretrained(folder)
+    torch.manual_seed(3)
+    fresh = Pretrained(MoleculeGIN(8, layers=2), model.readout, model.config, model.card)
+    for key, one in (("score", model), ("untrained", fresh)):
+        expected = graphcl.linear_probe(graphcl.embed(one, data), data.y, split, metric="roc_auc", seed=3)
+        assert row[key]["values"]["roc_auc"] == pytest.approx(expected.values)
+    key = load_benchmark(path)
+    before = expand(key)[0].hash
+    with torch.no_grad():
+        encoder.atom.weight.zero_()
+    save_pretrained(folder, encoder, config=config.encoder, readout="mean", card=card)
+    fingerprint.cache_clear()
+    assert expand(key)[0].hash != before, "other weights under the same name are another row"
 
 
 def test_a_paper_s_rule_has_the_baselines_of_that_rule_alone(file):

@@ -40,6 +40,7 @@ ORDER = [
     "graphcl.benchmark",
     "graphcl.benchmark_run",
     "graphcl.sweep",
+    "graphcl.stale",
     "graphcl.report",
     "graphcl.figures",
     "graphcl.cli_benchmark",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from graphcl import report
+from graphcl import report, stale
 from graphcl.benchmark import checked_jobs
 from graphcl.benchmark_config import load_benchmark
 from graphcl.figures import draw_report
@@ -23,8 +23,8 @@ CONFIG = load_config("dgi").model_dump(mode="json")
 @pytest.fixture(autouse=True)
 def current_code(monkeypatch):
     """Rows are of today's code, unless a test says otherwise."""
-    report.changed.cache_clear()
-    monkeypatch.setattr(report, "changes_since", lambda commit, files: [])
+    stale.changed.cache_clear()
+    monkeypatch.setattr(stale, "changes_since", lambda commit, files: [])
 
 
 def row(name, data="cora", seed=0, values=(0.5, 0.6), untrained=(0.4, 0.5), protocol="linear/clean", **changes):
@@ -157,8 +157,8 @@ def test_rows_older_than_a_change_are_marked_and_marks_can_be_taken_away(results
 
     fresh = markdown(results([row("a", commit="new"), row("b", commit="new"), row("c", commit="new")]))
     assert report.STALE not in fresh
-    monkeypatch.setattr(report, "changes_since", changes)
-    report.changed.cache_clear()
+    monkeypatch.setattr(stale, "changes_since", changes)
+    stale.changed.cache_clear()
     text = markdown(results([row("a", commit="old"), row("b", commit="new"), row("c", commit="lost")]))
     lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
     assert "| `a` | 55.0 (7.1) † |" in text and "| `b` | 55.0 (7.1) |" in text

@@ -1,0 +1,51 @@
+"""Which files a result depends on, and whether they have changed since it was made."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from graphcl.data.catalogue import DATASETS
+from graphcl.ledger import changes_since
+
+Row = dict[str, Any]
+READERS = {"tu": ("tu",), "molecule": ("molecules", "scaffolds"), "ogb": ("ogb",)}  # of a data set's kind
+SCORERS = {  # files of a protocol, by how its name begins
+    **{"linear": ("probe",), "svm": ("svm", "_native"), "knn": ("knn",), "kmeans": ("cluster",), "link": ("link",)},
+    **{"ridge": ("ridge",), "finetune": ("finetune", "tasks"), "wl": ("structure", "svm", "_native")},
+    **{"supervised-gin": ("baselines", "finetune", "tasks"), "label": ("baselines",), "supervised-gcn": ("baselines",)},
+}
+
+
+def sources_of(row: Row) -> tuple[str, ...]:
+    """The files that a row depends on."""
+    entry = DATASETS.get(row["data"])
+    readers = ("files",) if entry is None else READERS.get(entry.kind, ("pyg",))
+    scorers = next((files for name, files in SCORERS.items() if row["protocol"].startswith(name)), ())
+    if row["baseline"] is not None:
+        scorers = (*scorers, "baselines", "structure")
+    files = [f"data/{name}" for name in ("store", "loaders", "splits", "features", *readers)]
+    files += [f"evaluate/{name}" for name in ("scores", "embed", *scorers)]
+    if row["baseline"] is None or row["baseline"].startswith("supervised"):
+        kind = row["config"]["encoder"]["name"].partition("_")[0]
+        files += [f"encoders/{name}" for name in ("aggregate", "convs", "inputs", "readout", "sparse")]
+        files += ["encoders/molecule*"] if kind == "molecule" else [f"encoders/{kind}"]
+    own: tuple[str, ...] = ()
+    if row["baseline"] is None and not row.get("weights"):
+        files += [*("builder", "trainer", "heads", "momentum", "distributed", "methods/method", "methods/rows")]
+        files += [f"methods/{row['config']['method']['name']}"]
+        own = ("augment", "graphcl/objectives")
+    return ("graphcl/benchmark.py", *own, *(f"graphcl/{name}.py" for name in dict.fromkeys(files)))
+
+
+@functools.cache
+def changed(commit: str | None, files: tuple[str, ...]) -> str | None:
+    """Why a row of that commit may not be what today's code gives; None if it is."""
+    if commit is None:
+        return "no commit recorded"
+    later = changes_since(commit, files)
+    if later is None:
+        return f"commit {commit} is not known here"
+    if later:
+        return f"made at {commit}, before {len(later)} later changes of {', '.join(files)}"
+    return f"made with uncommitted changes of {commit.removesuffix('+')}" if commit.endswith("+") else None
