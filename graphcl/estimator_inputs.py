@@ -37,7 +37,7 @@ def listed(X: Any) -> tuple[str, list[Any]]:
             "NodeClassifier for its nodes"
         )
     shape = getattr(X, "shape", (0,))
-    if not hasattr(X, "__iter__") or len(shape) != 1:
+    if not (hasattr(X, "__iter__") and hasattr(X, "__len__")) or len(shape) != 1:
         what = f"{type(X).__module__}.{type(X).__name__}" + (f" of shape {tuple(shape)}" if len(shape) != 1 else "")
         raise ValueError(f"X must be {WANTED}, got {what}; of a table give the one column that holds them")
     rows = list(X)
@@ -120,3 +120,12 @@ def featured(source: Source, features: str | None, scaled: bool = False) -> Sour
     given = source.x is not None and source.num_features > 0
     source = with_features(source, features or ("given" if given else "degree"))  # type: ignore[arg-type]
     return normalize(source) if scaled else source
+
+
+def device_of(name: Any) -> torch.device:
+    """The device that an estimator asks for by "auto", "cpu" or "cuda"."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but torch finds no CUDA device here; use device=auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -24,7 +24,7 @@ from graphcl.checkpoint import write_whole
 from graphcl.config import Config, DataConfig
 from graphcl.data.store import GraphStore
 from graphcl.encoders import Readout
-from graphcl.estimator_inputs import featured, listed, nodes_of, store_of
+from graphcl.estimator_inputs import device_of, featured, listed, nodes_of, store_of
 from graphcl.evaluate.embed import embed
 from graphcl.hub import ModelCard, Pretrained, PretrainedConfig, load_pretrained, save_pretrained
 from graphcl.read_config import load_config
@@ -42,10 +42,13 @@ TRAINING = {
     "batch_size": "data.batch_size",
 }
 PLACES = {**TRAINING, "seed": "train.seed", "device": "train.device"}
-# Taken where no config is named. GRACE's has scaled rows and skipped zeros, which suit bags of words only.
+# Taken where no config is named. Of GRACE's not what suits bags of words only, nor an own width of the last layer.
 FOR_MOLECULES: tuple[str, dict[str, Any]] = ("quickstart-molecules", {})
 FOR_GRAPHS: tuple[str, dict[str, Any]] = ("graphcl", {})
-FOR_NODES: tuple[str, dict[str, Any]] = ("grace", {"data.normalize": False, "encoder.sparse_input": False})
+FOR_NODES: tuple[str, dict[str, Any]] = (
+    "grace",
+    {"data.normalize": False, "encoder.sparse_input": False, "encoder.out": None},
+)
 
 
 class GraphEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -286,8 +289,8 @@ def molecule_features(encoder: Any) -> str:
 
 def embedded(estimator: GraphEmbedder | NodeEmbedder, data: Data | GraphStore) -> NDArray[np.float32]:
     """Embeddings of the graphs, computed on the estimator's device."""
-    device = "cuda" if estimator.device != "cpu" and torch.cuda.is_available() else "cpu"
-    return embed(estimator.model_, featured(data, estimator.features_, estimator.scaled_), device=device).numpy()
+    data = featured(data, estimator.features_, estimator.scaled_)
+    return embed(estimator.model_, data, device=device_of(estimator.device)).numpy()
 
 
 # --- saving -----------------------------------------------------------------------------------------------------------

@@ -111,6 +111,7 @@ def test_molecules_are_the_stores_own():
         (pd.DataFrame({"smiles": SMILES}), r"DataFrame of shape \(10, 1\); of a table give the one column"),
         (np.zeros((4, 3)), r"numpy.ndarray of shape \(4, 3\)"),
         (7, r"got builtins.int"),
+        (iter(SMILES), r"got builtins.list_iterator"),
         ([], r"X is empty \(0 samples\)"),
         ([*SMILES, None], r"X\[10\] is a NoneType \(None\); X must be a list"),
         ([1.5], r"X\[0\] is a float \(1.5\)"),
@@ -313,6 +314,8 @@ def test_what_cannot_be_loaded_or_saved_is_named(molecules, nodes, tmp_path):
         NodeEmbedder.from_pretrained(tmp_path / "graphs")
     with pytest.raises(ValueError, match="is taken as it is, but settings, epochs ask for training"):
         GraphEmbedder(pretrained=tmp_path / "graphs", epochs=3, settings={"method.tau": 1}).fit(SMILES)
+    with pytest.raises(ValueError, match="device must be auto, cpu or cuda, got 'tpu'"):
+        GraphEmbedder.from_pretrained(tmp_path / "graphs", device="tpu").transform(SMILES)
     with pytest.raises(ValueError, match="no pretrained encoder 'nothing'"):
         GraphEmbedder.from_pretrained("nothing")
     damaged = json.loads((tmp_path / "graphs/estimator.json").read_text(encoding="utf-8"))
@@ -327,7 +330,7 @@ def test_what_cannot_be_loaded_or_saved_is_named(molecules, nodes, tmp_path):
 
 def test_nodes_come_in_the_order_of_the_graph(nodes):
     z = nodes.transform(karate())
-    assert z.shape == (34, nodes.n_features_out_) and z.dtype == np.float32
+    assert z.shape == (34, 16) and nodes.n_features_out_ == 16 and z.dtype == np.float32
     backwards = nx.Graph()
     backwards.add_nodes_from(reversed(list(karate())))
     backwards.add_edges_from(karate().edges(data=True))
