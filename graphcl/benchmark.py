@@ -37,6 +37,7 @@ from graphcl.evaluate.embed import embed
 from graphcl.evaluate.finetune import STATEMENTS, FineTuned, finetune
 from graphcl.evaluate.link import Links, hide_edges
 from graphcl.evaluate.protocols import PROTOCOLS, Protocol
+from graphcl.evaluate.ridge import ERRORS
 from graphcl.evaluate.scores import Scores
 from graphcl.hub import Pretrained, load_pretrained, make_encoder
 from graphcl.ledger import Ledger, where
@@ -53,7 +54,9 @@ FINE_TUNING = [
 ]
 NAMED = PROTOCOLS | {one.name: one for one in FINE_TUNING}  # what a benchmark file can name
 OWN = [
-    Protocol(one.id, one.score, one.statement, "own", one.levels, METRICS) for one in BASELINES.values() if one.score
+    Protocol(one.id, one.score, one.statement, "own", one.levels, (*METRICS, *ERRORS) if one.values else METRICS)
+    for one in BASELINES.values()
+    if one.score
 ]
 RULES = NAMED | {one.name: one for one in OWN}  # and how baselines score themselves
 
@@ -103,8 +106,11 @@ def _of_baseline(task: Task, baseline: Baseline) -> Task | None:
     rule = own.rpartition("/")[2]
     # Two papers have two rules; all that is clean chooses on the validation rows of the same splits.
     kinds = {"classes", "encoder"} if rule == "clean" else {"classes"}
+    scored = protocol.metrics[0] in METRICS
+    if baseline.values:
+        kinds, scored = {*kinds, "values"}, True
     fits = task.protocol.endswith(f"/{rule}") and protocol.kind in kinds
-    return replace(task, protocol=own) if fits and protocol.metrics[0] in METRICS else None
+    return replace(task, protocol=own) if fits and scored else None
 
 
 def _check_levels(job: Job, tasks: Sequence[Task], where: str) -> None:

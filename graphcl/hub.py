@@ -26,8 +26,6 @@ from graphcl.encoders import ENCODERS, Readout
 from graphcl.methods.method import Method
 from graphcl.read_config import config_error, find_pretrained, load_config, pretrained_names, run_config
 
-FORMAT = 1  # of config.json
-
 
 class ModelCard(Strict):
     """What a user must know of weights before trusting them."""
@@ -47,7 +45,7 @@ class ModelCard(Strict):
 class PretrainedConfig(Strict):
     """The content of config.json: all that is needed to make the encoder again."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     encoder: Encoder
     in_dim: PositiveInt | None = None  # width of x, where the encoder is made for one
     readout: Literal["sum", "mean", "max"] | None = None
@@ -210,7 +208,7 @@ def save_pretrained(
                 f"{name} holds values that are not finite{' in float16; save with half=False' * half}; nothing written"
             )
         tensors[name] = kept.clone().contiguous()
-    made = PretrainedConfig(encoder=config, in_dim=in_dim, readout=readout)  # type: ignore[arg-type]
+    made = PretrainedConfig(encoder=config, in_dim=in_dim, readout=readout)
     make_folder(folder)
     write_whole(folder / "model.safetensors", safetensors.torch.save(tensors, {"format": "pt"}))
     write_whole(folder / "config.json", (json.dumps(made.model_dump(mode="json"), indent=1) + "\n").encode())

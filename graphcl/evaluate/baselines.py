@@ -7,7 +7,7 @@ no training at all, label propagation no features, and a supervised GNN shows wh
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from graphcl.encoders import GIN, MoleculeGIN, Readout
 from graphcl.encoders.sparse import SparseLinear
 from graphcl.evaluate.compare import raw_features
 from graphcl.evaluate.finetune import finetune
+from graphcl.evaluate.fingerprints import FOREST_PROTOCOL, descriptors_of_store, ecfp_forest, ecfp_of_store
 from graphcl.evaluate.scores import (
     METRICS,
     Scores,
@@ -56,6 +57,7 @@ class Baseline(NamedTuple):
     score: Callable[..., Scores] | None = None
     id: str = ""  # of `score`: name/rule/version, as in Scores.protocol
     needs_smiles: bool = False
+    values: bool = False  # `score` takes labels that are values too
 
 
 def label_propagation(source: Data, split: Any, *, metric: str = "accuracy", seed: int = 0, steps: int = 50) -> Scores:
@@ -176,39 +178,6 @@ def supervised_gin(source: GraphStore, split: Any, *, metric: str = "accuracy", 
     return dataclasses.replace(found, name="supervised GIN", protocol=GIN_PROTOCOL)
 
 
-def ecfp(smiles: Sequence[str], *, radius: int = 2, bits: int = 2048) -> tuple[Tensor, list[Any]]:
-    """Extended-connectivity fingerprints [B, bits] of 0 and 1 (float32), and the rows that are no molecule, left out.
-
-    Source: Rogers and Hahn, 2010, "Extended-Connectivity Fingerprints"; RDKit's Morgan generator, radius 2 is ECFP4.
-    """
-    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator  # only molecules need rdkit
-
-    from graphcl.data.molecules import Rejected, parse_smiles
-
-    generator = GetMorganGenerator(radius=radius, fpSize=bits)
-    rows, rejected = [], []
-    for row, text in enumerate(smiles):
-        try:
-            rows.append(torch.from_numpy(generator.GetFingerprintAsNumPy(parse_smiles(text))))
-        except ValueError as error:
-            rejected.append(Rejected(row, str(text), str(error)))
-    return torch.stack(rows).float() if rows else torch.zeros(0, bits), rejected
-
-
-def ecfp_of_store(source: GraphStore) -> Tensor:
-    """ECFP of the molecules of a store, [B, 2048]; ValueError where there are none."""
-    if source.smiles is None:
-        raise ValueError(f"{source.name} has no SMILES; ECFP is for molecules")
-    rows, rejected = ecfp(source.smiles)
-    if rejected:
-        first = rejected[0]
-        raise ValueError(
-            f"{source.name}: {len(rejected)} SMILES are no molecule, first row {first.row}: {first.reason}; "
-            "make the store with molecules_to_store, which leaves them out"
-        )
-    return rows
-
-
 BASELINES: dict[str, Baseline] = {
     one.name: one
     for one in (
@@ -229,6 +198,23 @@ BASELINES: dict[str, Baseline] = {
             "extended-connectivity fingerprints of radius 2 in 2048 bits",
             ("graph",),
             embed=ecfp_of_store,
+            needs_smiles=True,
+        ),
+        Baseline(
+            "ecfp-forest",
+            "random forest of 200 trees on extended-connectivity fingerprints of radius 2 in 2048 bits, fitted on "
+            "train, nothing chosen, scored on test",
+            ("graph",),
+            score=ecfp_forest,
+            id=FOREST_PROTOCOL,
+            needs_smiles=True,
+            values=True,
+        ),
+        Baseline(
+            "descriptors",
+            "all of RDKit's 2D descriptors, each as its rank among the molecules of the data set, normally distributed",
+            ("graph",),
+            embed=descriptors_of_store,
             needs_smiles=True,
         ),
         Baseline(

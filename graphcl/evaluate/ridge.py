@@ -14,6 +14,7 @@ from graphcl.evaluate.scores import Scores, check_embeddings, check_split, liste
 from graphcl.evaluate.svm import standardised
 
 PROTOCOL = "ridge/clean/1"
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 STRENGTHS = tuple(10.0**power for power in range(4, -6, -1))  # alpha, from the strongest regularisation on
 
 
@@ -28,33 +29,49 @@ def ridge(embeddings: Tensor, labels: Tensor, split: Any, *, metric: str = "rmse
 
     Raises ValueError for embeddings or labels that are not finite, rows that do not fit, splits as in `linear_probe`.
     """
+
+    def predict(train: Tensor, y: Tensor, other: Tensor) -> Tensor:
+        a, b = standardised(train, other)
+        return torch.stack([torch.from_numpy(Ridge(alpha=alpha).fit(a, y.numpy()).predict(b)) for alpha in STRENGTHS])
+
+    return values_by_setting("ridge regression", predict, embeddings, labels, split, metric, PROTOCOL)
+
+
+def values_by_setting(
+    name: str, predict: Predict, embeddings: Any, labels: Any, split: Any, metric: str, protocol: str
+) -> Scores:
+    """Fit `predict` on the train rows, choose its setting on the validation rows, score it on the test rows.
+
+    predict: (train embeddings [n, D], their targets [n], standardised, other embeddings [m, D]) -> [S, m] under each of
+    S settings; the first of equals is taken. All else is as in `ridge`.
+    """
     if metric not in ERRORS:
         raise ValueError(f"metric must be one of {', '.join(ERRORS)}, got {metric!r}")
     x = check_embeddings(embeddings)
     y = _targets(labels, len(x))
-    values: dict[str, list[float]] = {name: [] for name in ERRORS}
+    values: dict[str, list[float]] = {key: [] for key in ERRORS}
     valid = []
     for number, one in enumerate(listed(split)):
-        chosen, tested = _one_split(x, y, check_split(one, len(x), f"split {number}"), f"split {number}")
+        chosen, tested = _one_split(predict, x, y, check_split(one, len(x), f"split {number}"), f"split {number}")
         valid.append(chosen[metric])
-        for name, value in tested.items():
-            values[name].append(value)
-    others = {name: tuple(found) for name, found in values.items() if name != metric}
-    return Scores("ridge regression", metric, tuple(values[metric]), tuple(valid), PROTOCOL, others)
+        for key, value in tested.items():
+            values[key].append(value)
+    others = {key: tuple(found) for key, found in values.items() if key != metric}
+    return Scores(name, metric, tuple(values[metric]), tuple(valid), protocol, others)
 
 
-def _one_split(x: Tensor, y: Tensor, parts: dict[str, Tensor], where: str) -> tuple[dict[str, float], dict[str, float]]:
-    """Every metric on validation and on test, under the alpha of the lowest error on validation."""
+def _one_split(
+    predict: Predict, x: Tensor, y: Tensor, parts: dict[str, Tensor], where: str
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Every metric on validation and on test, under the setting of the lowest squared error on validation."""
     squared, found, left_out = [], [], []
     for task, target in enumerate(y.unbind(1)):
         train, val, test = (rows[~target[rows].isnan()] for rows in parts.values())
         if len(val) == 0 or min(len(target[rows].unique()) for rows in (train, test)) < 2:
             left_out.append(task)
             continue
-        a, b = standardised(x[train], x[torch.cat([val, test])])
         centre, scale = target[train].mean(), target[train].std(correction=0)
-        fit = ((target[train] - centre) / scale).numpy()
-        made = torch.stack([torch.from_numpy(Ridge(alpha=alpha).fit(a, fit).predict(b)) for alpha in STRENGTHS])
+        made = predict(x[train], (target[train] - centre) / scale, x[torch.cat([val, test])])
         on_val, on_test = (centre + scale * made).split([len(val), len(test)], dim=1)  # [S, v], [S, t]
         squared.append(((on_val - target[val]) / scale).square().mean(1))
         found.append((on_val, target[val], on_test, target[test]))

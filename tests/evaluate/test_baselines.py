@@ -6,8 +6,6 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from rdkit import Chem
-from rdkit.Chem import AllChem
 from torch_geometric.data import Data
 from torch_geometric.utils import to_undirected
 
@@ -17,8 +15,6 @@ from graphcl.data.store import GraphStore
 from graphcl.evaluate.baselines import (
     ALPHAS,
     BASELINES,
-    ecfp,
-    ecfp_of_store,
     label_propagation,
     normalised_adjacency,
     supervised_gcn,
@@ -175,25 +171,3 @@ def test_supervised_mistakes_are_told():
 
 
 # --- fingerprints -----------------------------------------------------------------------------------------------------
-
-
-def test_ecfp_has_the_bits_of_the_environments_and_counts_what_is_no_molecule():
-    smiles = ["CCO", "no molecule", "c1ccccc1C(=O)O", "", "C(C)(C)(C)(C)C"]
-    rows, rejected = ecfp(smiles)
-    assert [one.row for one in rejected] == [1, 3, 4] and "valence" in rejected[2].reason
-    assert rows.shape == (2, 2048) and set(rows.unique().tolist()) == {0.0, 1.0}
-    generator = AllChem.GetMorganGenerator(radius=2, fpSize=2048)
-    for row, text in zip(rows, ("CCO", "c1ccccc1C(=O)O"), strict=True):
-        assert row.nonzero()[:, 0].tolist() == list(generator.GetFingerprint(Chem.MolFromSmiles(text)).GetOnBits())
-    assert torch.equal(ecfp(["OCC"])[0][0], rows[0])  # the same molecule, written from its other end
-    assert ecfp(["?"])[0].shape == (0, 2048)
-
-
-def test_ecfp_of_a_store():
-    store, _ = molecules_to_store(["CCO", "CCN"])
-    assert torch.equal(ecfp_of_store(store), ecfp(["CCO", "CCN"])[0])
-    with pytest.raises(ValueError, match="graphs has no SMILES; ECFP is for molecules"):
-        ecfp_of_store(rings_and_paths(4))
-    store.smiles[1] = "nothing"
-    with pytest.raises(ValueError, match="1 SMILES are no molecule, first row 1: not a SMILES string"):
-        ecfp_of_store(store)
