@@ -101,6 +101,7 @@ def splits_of(config: Config, data: Data | GraphStore) -> list[Split]:
         repeats=asked.repeats,
         per_class=asked.per_class,
         rate=asked.rate,
+        ratios=asked.ratios,
     )
 
 

@@ -12,6 +12,7 @@ import gzip
 import io
 import math
 import os
+import re
 import shutil
 import zlib
 from collections import deque
@@ -24,7 +25,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rdkit import rdBase
+from rdkit import Chem, rdBase
 from torch import Tensor
 
 from graphcl.data.cache import cached, store_place
@@ -216,11 +217,70 @@ def _parquet(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
             line += 1
 
 
+def _sdf(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
+    if wanted.smiles is not None:
+        raise ValueError(f"smiles={wanted.smiles!r} names a column, but a .sdf holds the structures; leave it out")
+    names = (*wanted.targets, *(() if wanted.ids is None else (wanted.ids,)))
+    seen: dict[str, None] = {}
+    line = 1
+    for record in _records(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")):
+        begins, line = line, line + len(record)
+        if not "".join(record).strip("$ \t\r\n"):
+            continue
+        ends = next((i for i, text in enumerate(record, start=1) if text.startswith("M  END")), len(record))
+        values = _properties(record[ends:])
+        seen.update(dict.fromkeys(values))
+        smiles, reason = _smiles_of("".join(record[:ends]))
+        labels = [_number(values.get(name), begins, name) for name in wanted.targets]
+        name = record[0].strip() if wanted.ids is None else values.get(wanted.ids, "").strip()
+        yield _Row(begins, smiles, name or None, labels, reason)
+    if line > 1:
+        for name in names:
+            _column(name, list(seen))
+
+
+def _records(lines: Iterable[str]) -> Iterator[list[str]]:
+    record: list[str] = []
+    for text in lines:
+        record.append(text)
+        if text.startswith("$$$$"):
+            yield record
+            record = []
+    yield record
+
+
+def _properties(lines: Sequence[str]) -> dict[str, str]:
+    """`> <name>`, the value on the lines after it, a blank line."""
+    values: dict[str, str] = {}
+    name: str | None = None
+    for text in lines:
+        if text.startswith(">") and (found := re.search("<(.+)>", text)):
+            name = found[1]
+            values[name] = ""
+        elif not text.strip() or text.startswith("$$$$"):
+            name = None
+        elif name is not None:
+            values[name] += ("\n" if values[name] else "") + text.strip()
+    return values
+
+
+def _smiles_of(block: str) -> tuple[str, str | None]:
+    """SMILES of a mol block, or "" and why there is none."""
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromMolBlock(block)
+        if molecule is None:
+            unchecked = Chem.MolFromMolBlock(block, sanitize=False)
+            problems = [] if unchecked is None else Chem.DetectChemistryProblems(unchecked)
+            return "", problems[0].Message() if problems else "not a mol block"
+        return Chem.MolToSmiles(molecule), None if molecule.GetNumAtoms() else "no atoms"
+
+
 _READERS: dict[str, Callable[[BinaryIO, _Wanted], Iterator[_Row]]] = {
     ".smi": _smi,
     ".txt": _smi,
     ".csv": _csv,
     ".parquet": _parquet,
+    ".sdf": _sdf,
 }
 
 

@@ -131,42 +131,51 @@ def rate_split(y: Tensor, rate: float, folds: int, seed: int) -> list[Split]:
 
 def make_splits(
     source: Data | GraphStore,
-    kind: Literal["public", "random", "few", "scaffold", "kfold", "rate"],
+    kind: Literal["public", "random", "few", "scaffold", "random_scaffold", "kfold", "rate"],
     *,
     seed: int = 0,
     repeats: int = 1,
     per_class: int = 20,
     rate: float = 0.1,
+    ratios: tuple[float, float, float] | None = None,
 ) -> list[Split]:
-    """Splits as the config names them; `repeats` draws (random, few) or folds (kfold, rate).
+    """Splits as the config names them; `repeats` draws (random, few, random_scaffold) or folds (kfold, rate).
 
-    public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part.
+    public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part,
+    but for the scaffold splits, which have all.  ratios: shares for training, validation and test; None: 10/10/80 under
+    random, as node classification has it, and 80/10/10 under scaffold and random_scaffold, as molecules have it.
     """
+    if ratios is not None and kind not in ("random", "scaffold", "random_scaffold"):
+        raise ValueError(f"data.ratios={ratios} is for split random, scaffold and random_scaffold, not {kind}")
     if kind == "public":
         if isinstance(source, GraphStore):
             raise ValueError(
                 f"{source.name} has no public split; use data.split=random, kfold, or scaffold (molecules)"
             )
         return public_split(source)
-    if kind == "scaffold":
+    if kind in ("scaffold", "random_scaffold"):
         if not isinstance(source, GraphStore) or source.smiles is None:
-            raise ValueError("data.split=scaffold needs molecules (SMILES); use random, few or kfold")
-        from graphcl.data.scaffolds import scaffold_split  # rdkit
+            raise ValueError(f"data.split={kind} needs molecules (SMILES); use random, few or kfold")
+        from graphcl.data.scaffolds import random_scaffold_split, scaffold_split  # rdkit
 
-        return [Split(*scaffold_split(source.smiles))]
+        shares = ratios or (0.8, 0.1, 0.1)
+        if kind == "scaffold":
+            return [scaffold_split(source.smiles, shares)]
+        return [random_scaffold_split(source.smiles, seed + i, shares) for i in range(repeats)]
     if source.y is None:
         raise ValueError(f"data.split={kind} needs labels, the data has none")
     y = source.y.cpu()
     if kind == "random":
         rows = _labelled(y).nonzero()[:, 0]
-        return [Split(*(rows[part] for part in split)) for split in random_split(len(rows), seed, repeats)]
+        shares = ratios or (0.1, 0.1, 0.8)
+        return [Split(*(rows[part] for part in split)) for split in random_split(len(rows), seed, repeats, shares)]
     if kind == "few":
         return few_split(y, per_class, seed, repeats)
     if kind == "kfold":
         return kfold_split(y, repeats, seed)
     if kind == "rate":
         return rate_split(y, rate, repeats, seed)
-    raise ValueError(f"unknown split {kind!r}; known: public, random, few, scaffold, kfold, rate")
+    raise ValueError(f"unknown split {kind!r}; known: public, random, few, scaffold, random_scaffold, kfold, rate")
 
 
 def _labelled(y: Tensor) -> Tensor:

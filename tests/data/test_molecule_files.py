@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import math
+import warnings
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from rdkit import Chem
+from rdkit.Chem import AllChem
 
+from graphcl import build, load_config
 from graphcl.data import molecule_files
 from graphcl.data.cache import cache_folder
-from graphcl.data.molecule_files import read_molecules
+from graphcl.data.features import with_features
+from graphcl.data.molecule_files import read_blocks, read_molecules, rejected_beside, task_kinds
+from graphcl.data.molecules import molecules_to_store
+from graphcl.data.sources import MOLECULE_FILES, load_data
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +92,264 @@ def test_a_mistake_late_in_a_file_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"assay\.csv: line 5, column 'y': 'x' is not a number"):
         read_molecules(path, targets=["y"])
     assert not list((cache_folder() / "stores").iterdir())
+
+
+# --- every format -----------------------------------------------------------------------------------------------------
+
+SMILES = ["CCO", "C[C@H](N)C(=O)O", "F/C=C/F", "[Na+].[Cl-]", "c1ccccc1O"]
+NAMES = ["ethanol", "alanine", "trans", "salt", "phenol"]
+ACTIVE = [1.0, math.nan, 0.0, 1.0, 0.0]
+
+
+def in_format(tmp_path: Path, name: str) -> Path:
+    """The five molecules, with `name` and `active` where the format has columns."""
+    shown = ["" if math.isnan(value) else str(int(value)) for value in ACTIVE]
+    if ".smi" in name or ".txt" in name:
+        return write(tmp_path, "".join(f"{s}\t{n}\n" for s, n in zip(SMILES, NAMES, strict=True)), name)
+    if ".csv" in name:
+        rows = zip(NAMES, shown, SMILES, strict=True)
+        return write(tmp_path, "name,active,smiles\r\n" + "".join(f"{n},{a},{s}\r\n" for n, a, s in rows), name)
+    if ".sdf" in name.lower():
+        records = []
+        for smiles, title, active in zip(SMILES, NAMES, shown, strict=True):
+            molecule = Chem.MolFromSmiles(smiles)
+            AllChem.Compute2DCoords(molecule)
+            molecule.SetProp("_Name", title)
+            value = f">  <active>  (1)\n{active}\n\n" if active else ""
+            records.append(f"{Chem.MolToMolBlock(molecule)}>  <name>\n{title}\n\n{value}$$$$\n")
+        return write(tmp_path, "".join(records), name)
+    table = {"name": NAMES, "active": [None if math.isnan(a) else int(a) for a in ACTIVE], "smiles": SMILES}
+    pq.write_table(pa.table(table), tmp_path / name)
+    return tmp_path / name
+
+
+FORMATS = ["a.smi", "a.smi.gz", "a.txt", "a.csv", "a.csv.gz", "a.parquet", "a.sdf", "a.sdf.gz", "a.SDF"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_molecules(tmp_path, name):
+    path = in_format(tmp_path, name)
+    columns = {} if "smi" in name or "txt" in name else {"targets": ["active"], "ids": "name"}
+    blocks = list(read_blocks(path, **columns, block=2))
+    assert [row for block in blocks for row in block.rows] == [0, 1, 2, 3, 4] and len(blocks) == 3
+    assert [one for block in blocks for one in block.ids] == NAMES
+    assert all(reason is None for block in blocks for reason in block.reasons)
+    store, rejected = read_molecules(path, **columns)
+    assert rejected == [] and store.names == NAMES
+    same = [Chem.CanonSmiles(s) for s in store.smiles] == [Chem.CanonSmiles(s) for s in SMILES]
+    assert same
+    if "sdf" not in name.lower():
+        whole, _ = molecules_to_store(SMILES)
+        assert torch.equal(store.x, whole.x) and torch.equal(store.edge_attr, whole.edge_attr)
+    if columns:
+        y = np.concatenate([block.y for block in blocks])
+        assert y.dtype == np.float32 and np.array_equal(y[:, 0], np.float32(ACTIVE), equal_nan=True)
+        assert torch.equal(store.y.nan_to_num(-1)[:, 0], torch.tensor(ACTIVE).nan_to_num(-1))
+        with pytest.raises(ValueError, match=r"no column 'actve', did you mean 'active'\? columns: .*name"):
+            read_molecules(path, targets=["actve"])
+    else:
+        assert store.y is None
+        with pytest.raises(ValueError, match=r"no column 'active'; a \.smi file has SMILES and names only"):
+            read_molecules(path, targets=["active"])
+
+
+def test_lines_are_those_of_the_file(tmp_path):
+    def rows(path, **columns):
+        (block,) = read_blocks(path, **columns)
+        return list(zip(block.rows, block.lines, block.smiles, block.ids, block.reasons, strict=True))
+
+    text = "smiles name\nCC  two words \n\n  \nC1CC\n\tCCO\tx\n\n\n"  # a blank line counts if something follows
+    assert rows(write(tmp_path, text, "a.smi")) == [
+        (0, 2, "CC", "two words", None),
+        (1, 3, "", None, None),
+        (2, 4, "", None, None),
+        (3, 5, "C1CC", None, None),
+        (4, 6, "CCO", "x", None),
+    ]
+    text = 'id,smiles\n"a\nb",CC\n\nc,O,1\nd,CO\n\n'
+    assert rows(write(tmp_path, text), ids="id") == [
+        (0, 2, "CC", "a\nb", None),
+        (1, 4, "", None, None),
+        (2, 5, "", None, "3 cells, the header has 2"),
+        (3, 6, "CO", "d", None),
+    ]
+    pq.write_table(pa.table({"smiles": ["CC", None, "O"], "id": [7, None, 9]}), tmp_path / "a.parquet")
+    assert [row[:4] for row in rows(tmp_path / "a.parquet", ids="id")] == [
+        (0, 1, "CC", "7"),
+        (1, 2, "", None),
+        (2, 3, "O", "9"),
+    ]
+    pq.write_table(pa.table({"smiles": [1.5, math.nan]}), tmp_path / "b.parquet")
+    assert [row[4] for row in rows(tmp_path / "b.parquet")] == ["not text but 1.5", "not text but nan"]
+
+
+def test_records_of_an_sdf_that_are_no_molecules_keep_their_place(tmp_path):
+    good = Chem.MolToMolBlock(Chem.MolFromSmiles("CCO"))
+    bad = Chem.MolToMolBlock(Chem.MolFromSmiles("CN(C)(C)C", sanitize=False), kekulize=False)
+    texts = [
+        "one" + good,
+        "two" + bad + "> <dose>\n3\n\n",
+        "three\nnonsense\n\n",
+        "\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n",
+    ]
+    path = write(tmp_path, "$$$$\n".join([*texts, "\n"]), "a.sdf")
+    (block,) = read_blocks(path, targets=["dose"])
+    lines = [1]
+    for text in texts[:-1]:
+        lines.append(lines[-1] + text.count("\n") + 1)
+    assert block.lines == lines and block.ids == ["one", "two", "three", None]
+    assert block.smiles == ["CCO", "", "", ""]
+    assert "valence" in block.reasons[1] and block.reasons[0] is None
+    assert block.reasons[2:] == ["not a mol block", "no atoms"]
+    assert np.array_equal(block.y[:, 0], np.float32([math.nan, 3, math.nan, math.nan]), equal_nan=True)
+    with pytest.raises(ValueError, match=r"a\.sdf: smiles='s' names a column, but a \.sdf holds the structures"):
+        next(read_blocks(path, smiles="s"))
+
+
+def test_a_file_is_read_as_far_as_it_is_asked_for(tmp_path):
+    path = write(tmp_path, "smiles,y\n" + "CC,1\n" * 50_000 + "CC,x\n")
+    blocks = read_blocks(path, targets=["y"], block=100)
+    assert next(blocks).rows == list(range(100))
+    with pytest.raises(ValueError, match="line 50002, column 'y': 'x' is not a number"):
+        list(blocks)
+
+
+def test_files_that_are_not_what_they_say(tmp_path):
+    for name in ("a.parquet", "a.smi.gz", "a.sdf.gz"):
+        (tmp_path / name).write_bytes(b"nonsense")
+        with pytest.raises(ValueError, match=name):
+            read_molecules(tmp_path / name)
+    for name in ("a.smi", "a.sdf", "a.csv.gz"):
+        write(tmp_path, "", name)
+        with pytest.raises(ValueError, match=r"none of 0 SMILES|the file is empty"):
+            read_molecules(tmp_path / name)
+    with pytest.raises(
+        ValueError, match=r"a\.xlsx: not a molecule file; known: \.smi \.txt \.csv \.sdf \(also \.gz\) and \.parquet"
+    ):
+        next(read_blocks(tmp_path / "a.xlsx"))
+    assert {f".{name.split('.', 1)[1]}".lower() for name in FORMATS} <= set(MOLECULE_FILES)
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+MIXED = "smiles,y\nCC,1\nno!,0\nCCC,0\n,1\n"
+
+
+def test_the_second_time_nothing_is_parsed(tmp_path, monkeypatch):
+    path, listed = write(tmp_path, MIXED), tmp_path / "lists" / "rejected.csv"
+    first, rejected = read_molecules(path, targets=["y"], rejected=listed)
+    text = listed.read_text()
+    assert text.splitlines() == ["row,line,id,smiles,reason", "1,3,,no!,not a SMILES string", "3,5,,,empty"]
+    listed.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(molecule_files, "in_processes", None)
+        again, rejected_again = read_molecules(path, targets=["y"], rejected=listed)
+        with pytest.raises(ValueError, match=r"assay\.csv: line 3, 'no!': not a SMILES string; without strict"):
+            read_molecules(path, targets=["y"], strict=True)
+    assert rejected_again == rejected and listed.read_text() == text
+    assert again.smiles == first.smiles and torch.equal(again.x, first.x) and torch.equal(again.y, first.y)
+    assert read_molecules(path)[0].y is None and read_molecules(path, features="ogb")[0].num_features == 9
+    write(tmp_path, MIXED + "C,1\n")
+    assert len(read_molecules(path, targets=["y"])[0]) == 3  # the file has changed
+
+
+def test_strict_stops_at_the_first(tmp_path):
+    path = write(tmp_path, MIXED)
+    with pytest.raises(ValueError, match=r"assay\.csv: line 3, 'no!': not a SMILES string; without strict such rows"):
+        read_molecules(path, strict=True)
+    assert not list((cache_folder() / "stores").iterdir())
+
+
+def test_a_store_without_its_list_is_made_again(tmp_path):
+    path = write(tmp_path, MIXED)
+    store, rejected = read_molecules(path)
+    rejected_beside(store.folder).unlink()
+    again, found = read_molecules(path)
+    assert found == rejected and again.smiles == store.smiles
+
+
+def test_a_killed_build_leaves_nothing_half_made(tmp_path, monkeypatch):
+    path = write(tmp_path, "smiles\n" + "CC\n" * 20)
+    monkeypatch.setattr(molecule_files, "CHUNK", 5)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(molecule_files, "write_rejected", killed)
+        with pytest.raises(KeyboardInterrupt):
+            read_molecules(path)
+    assert not list((cache_folder() / "stores").iterdir())
+    assert len(read_molecules(path, workers=2)[0]) == 20
+
+
+def test_without_a_cache_all_is_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHCL_CACHE", str(write(tmp_path, "a file", "cache")))
+    with pytest.warns(UserWarning, match="assay is not kept for next time"):
+        store, rejected = read_molecules(write(tmp_path, MIXED), targets=["y"])
+    assert store.smiles == ["CC", "CCC"] and [one.line for one in rejected] == [3, 5] and store.folder is None
+
+
+def test_settings_that_make_no_sense(tmp_path):
+    path = write(tmp_path, MIXED)
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        read_molecules(path, workers=0)
+    with pytest.raises(ValueError, match="unknown molecule features 'given'"):
+        read_molecules(path, features="given")
+
+
+def test_the_bar_is_drawn_and_gone(tmp_path, capfd):
+    store, _ = read_molecules(write(tmp_path, MIXED, "a.csv.gz"), progress=True)
+    assert len(store) == 2 and capfd.readouterr().out == ""
+
+
+# --- labels, load_data ------------------------------------------------------------------------------------------------
+
+
+def test_tasks_are_told_apart():
+    nan = math.nan
+    y = torch.tensor([[1, 0.5, nan, 2], [0, nan, nan, 0], [nan, 1, nan, 1]])
+    assert task_kinds(y) == ["classification", "regression", "classification", "regression"]
+    assert task_kinds(y[:, 0]) == ["classification"] and task_kinds(y[:, 1]) == ["regression"]
+
+
+TASKS = "name,smiles,active,logP,other\na,CC,1,0.5,\nb,no!,1,0,1\nc,CCC,,2,0\nd,O,0,,\n"
+
+
+def test_load_data_of_a_molecule_file(tmp_path):
+    path = write(tmp_path, TASKS)
+    with pytest.warns(UserWarning, match=r"assay\.csv: 1 of 4 rows .* line 3, 'no!': not a SMILES.*rejected\.csv"):
+        store = load_data(path, targets=["active"], ids="name")
+    assert store.y.dtype == torch.int64 and store.y.tolist() == [1, -1, 0] and store.names == ["a", "c", "d"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y = load_data(path, targets=["logP"]).y
+        assert y.dtype == torch.float32 and y[:2].tolist() == [0.5, 2] and bool(y[2].isnan())
+        assert load_data(path, targets=["active", "other"]).y.shape == (3, 2)
+        assert load_data(path).y is None
+        given, ogb = load_data(path), load_data(path, features="ogb")
+        assert (given.num_features, ogb.num_features, ogb.edge_attr.shape[1]) == (2, 9, 3)
+        assert load_data(path, features="degree").num_features == 1
+    empty = write(tmp_path, "smiles,y\nC,\nCC,nan\n", "empty.csv")
+    with pytest.raises(ValueError, match=r"empty\.csv: column 'y' has no value at all"):
+        load_data(empty, targets=["y"])
+
+
+def test_columns_are_for_molecule_files_and_ogb_for_molecules():
+    with pytest.raises(ValueError, match=r"bbbp: data\.smiles, data\.targets and data\.ids are for molecule files"):
+        load_data("bbbp", targets=["p_np"])
+    with pytest.raises(ValueError, match=r"data\.features=ogb is for molecules that are read from SMILES"):
+        load_data("imdb-binary", features="ogb")
+    with pytest.raises(ValueError, match=r"data\.features=ogb is for molecules"):
+        with_features(molecules_to_store(["CC"])[0], "ogb")
+    store, _ = molecules_to_store(["CC"], features="ogb")
+    assert with_features(store, "ogb") is store
+
+
+def test_the_config_reads_a_molecule_file(tmp_path):
+    path = write(tmp_path, "s,active\n" + "".join(f"{'C' * (i + 1)}O,{i % 2}\n" for i in range(40)))
+    settings = [f"data.name={path}", "data.smiles=s", "data.targets=active", "train.epochs=1", "encoder.hidden=8"]
+    config = load_config("quickstart-molecules", [*settings, "data.split=random", "data.ratios=[0.8,0.1,0.1]"])
+    assert config.data.targets == ("active",)
+    run = build(config)
+    assert [len(part) for part in run.split[0]] == [32, 4, 4] and run.data.y.tolist() == [0, 1] * 20

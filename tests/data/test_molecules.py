@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
+from ogb.utils import smiles2graph
 from rdkit import Chem
 
 from graphcl.data import molecules
@@ -13,6 +17,7 @@ from graphcl.data.molecules import (
     UNKNOWN_ATOM,
     UNKNOWN_BOND,
     molecules_to_store,
+    parse_smiles,
 )
 from graphcl.encoders import MoleculeGIN, Readout
 
@@ -38,6 +43,7 @@ SMILES = [
     " CC ",
     "CC the name of it",
 ]
+MANY = SMILES * 3
 
 
 def one(smiles: str):
@@ -132,6 +138,100 @@ def test_labels_follow_their_molecules():
     assert molecules_to_store(["CC", "CCC"], [1, 0])[0].y.tolist() == [1, 0]
 
 
+KINDS = {  # features do not touch what is a molecule: [n atoms, e directed edges] or the reason
+    "[Na+].[Cl-]": (2, 0),  # a salt is one graph of several components
+    "[NH3+]CC([O-])=O": (5, 8),
+    "[H]C([H])([H])[H]": (1, 0),  # explicit hydrogens are folded into their atom
+    "[2H]O": (2, 2),  # but not isotopes, and not those that are the molecule
+    "[H][H]": (2, 2),
+    "[H+]": (1, 0),
+    "[Fe+2]": (1, 0),
+    "*": (1, 0),
+    "*CC": (3, 4),
+    "C~C": (2, 2),
+    "[NH3]->[Pt](Cl)Cl": (4, 6),
+    "F/C=C/F": (4, 6),
+    "C" * 500: (500, 998),
+    "C(" * 400 + "C" + ")" * 400: (401, 800),
+    "": "empty",
+    " \t": "empty",
+    None: "not text but None",
+    math.nan: "not text but nan",
+    3: "not text but 3",
+    b"CC": "not text but b'CC'",
+    "C(": "not a SMILES string",
+    "C\0C": "not a SMILES string",
+    "CC>>CO": "not a SMILES string",
+    "[C,N]": "not a SMILES string",
+    "C..C": "not a SMILES string",
+    "\ud800": "'utf-8' codec can't encode",
+    "CN(C)(C)C": "Explicit valence for atom # 1 N, 4, is greater than permitted",
+    "n1cccc1": "Can't kekulize mol",
+}
+
+
+@pytest.mark.parametrize("features", ["benchmark", "ogb"])
+@pytest.mark.parametrize("smiles", KINDS, ids=lambda one: repr(one)[:20])
+def test_every_kind_of_input_has_its_outcome(smiles, features):
+    store, rejected = molecules_to_store(["C", smiles], features=features)
+    outcome = KINDS[smiles]
+    if isinstance(outcome, tuple):
+        assert rejected == [] and (store[1].num_nodes, store[1].num_edges) == outcome
+    else:
+        (one,) = rejected
+        assert (one.row, len(store)) == (1, 1) and outcome in one.reason
+
+
+def test_ogb_features_are_those_of_the_package():
+    store, _ = molecules_to_store(SMILES, features="ogb")
+    for smiles, data in zip(SMILES, store, strict=True):
+        theirs = smiles2graph(smiles)
+        assert data.x.tolist() == theirs["node_feat"].tolist()
+        pairs = {
+            tuple(pair): kind
+            for pair, kind in zip(theirs["edge_index"].T.tolist(), theirs["edge_feat"].tolist(), strict=True)
+        }
+        assert {
+            tuple(pair): kind for pair, kind in zip(data.edge_index.T.tolist(), data.edge_attr.tolist(), strict=True)
+        } == pairs
+    with pytest.raises(ValueError, match=r"unknown molecule features '9\+3'; known: benchmark \(2 \+ 2\), ogb"):
+        molecules_to_store(["C"], features="9+3")
+
+
+def assert_same_bonds(smiles):
+    molecule = parse_smiles(smiles)
+    (edges, kinds), (again, kinds_again) = molecules._bonds(molecule), molecules._bonds_at_once(molecule)
+    assert (edges == again).all() and (kinds == kinds_again).all(), smiles
+    assert (edges.dtype, edges.shape, kinds.dtype, kinds.shape) == (
+        *(again.dtype, again.shape),
+        *(kinds_again.dtype, kinds_again.shape),
+    )
+
+
+def test_bonds_at_once_are_bonds_one_by_one(graphcl_data):
+    for smiles in SMILES:
+        if not {"/", "\\"} & set(smiles):
+            assert_same_bonds(smiles)
+    with (graphcl_data / "MoleculeNet/hiv/raw/HIV.csv").open(encoding="utf-8") as file:
+        odd = [row["smiles"] for row in csv.DictReader(file) if "[" in row["smiles"] or "~" in row["smiles"]]
+    for smiles in odd[::20]:
+        if molecules._DIRECTED.isdisjoint(smiles):
+            assert_same_bonds(smiles)
+
+
+def test_several_processes_give_what_one_gives(monkeypatch):
+    monkeypatch.setattr(molecules, "CHUNK", 5)
+    smiles = [*MANY, "", "none!", *["C("] * 12]
+    (one, rejected), (two, again) = molecules_to_store(smiles), molecules_to_store(smiles, workers=2)
+    assert again == rejected and len(rejected) == 14 and two.smiles == one.smiles and two.names == one.names
+    assert torch.equal(one.x, two.x) and torch.equal(one.src, two.src) and torch.equal(one.edge_attr, two.edge_attr)
+
+
+def test_the_parsing_processes_need_no_torch():
+    code = "import sys, graphcl.data.molecules as m; m.parse_block(['CCO']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"labels of shape \(3,\) for 2 SMILES; one row each is needed"):
         molecules_to_store(["CC", "CCC"], [1, 0, 1])
@@ -141,9 +241,6 @@ def test_mistakes_are_named():
         molecules_to_store(["", "none!"])
     with pytest.raises(ValueError, match="none of 0 SMILES is a molecule"):
         molecules_to_store([])
-
-
-MANY = SMILES * 3
 
 
 def test_chunks_on_the_disk_are_the_store_in_memory(tmp_path, monkeypatch):

@@ -8,7 +8,9 @@ import pytest
 import torch
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
-from graphcl.data.scaffolds import scaffold_split
+from graphcl.data.molecules import molecules_to_store
+from graphcl.data.scaffolds import random_scaffold_split, scaffold_split
+from graphcl.data.splits import make_splits
 
 
 def scaffold(smiles: str) -> str:
@@ -68,3 +70,63 @@ def test_mistakes_in_a_split_are_named():
         ValueError, match="train gets none of 3 molecules, as they have only 1 scaffolds; split at random"
     ):
         scaffold_split(["CCO", "CCC", "CCN"])
+
+
+@pytest.mark.parametrize("ratios", [(0.8, 0.1, 0.1), (0.5, 0.25, 0.25), (0.9, 0.0, 0.1)])
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_random_scaffold_split_is_the_benchmarks_rule(seed, ratios):
+    """The rule for the order that was drawn: val while there is room, then test, the rest is train."""
+    names = [scaffold(s) for s in MANY]
+    order = list(dict.fromkeys(names))
+    drawn = torch.randperm(len(order), generator=torch.Generator().manual_seed(seed)).tolist()
+    parts = {"train": [], "val": [], "test": []}
+    for name in (order[i] for i in drawn):
+        rows = [i for i, other in enumerate(names) if other == name]
+        fits = [
+            part
+            for part, ratio in (("val", ratios[1]), ("test", ratios[2]))
+            if len(parts[part]) + len(rows) <= int(ratio * len(MANY))
+        ]
+        parts[fits[0] if fits else "train"] += rows
+    if (ratios[1] and not parts["val"]) or not parts["test"]:
+        with pytest.raises(ValueError, match=r"scaffold split: \w+ gets none of 63 molecules"):
+            random_scaffold_split(MANY, seed, ratios)
+        return
+    split = random_scaffold_split(MANY, seed, ratios)
+    assert [part.tolist() for part in split] == [sorted(parts[part]) for part in ("train", "val", "test")]
+
+
+def test_random_scaffold_splits_keep_scaffolds_together_and_differ_by_seed():
+    smiles = [RINGS[i % 9] + "C" * (i // 9) + RINGS[i % 8] for i in range(120)]
+    splits = [random_scaffold_split(smiles, seed) for seed in range(3)]
+    for split in splits:
+        assert torch.equal(torch.cat(split).sort().values, torch.arange(len(smiles)))
+        found = [{scaffold(smiles[i]) for i in part.tolist()} for part in split]
+        assert not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
+        assert len(split.val) <= 12 and len(split.test) <= 12
+    assert len({tuple(split.test.tolist()) for split in splits}) == 3
+    assert all(torch.equal(a, b) for a, b in zip(splits[1], random_scaffold_split(smiles, 1), strict=True))
+
+    store, _ = molecules_to_store(smiles)
+    made = make_splits(store, "random_scaffold", seed=0, repeats=3)  # no labels needed
+    assert all(
+        torch.equal(a, b) for one, other in zip(made, splits, strict=True) for a, b in zip(one, other, strict=True)
+    )
+    (fixed,) = make_splits(store, "scaffold", repeats=3, ratios=(0.6, 0.2, 0.2))
+    assert all(torch.equal(a, b) for a, b in zip(fixed, scaffold_split(smiles, (0.6, 0.2, 0.2)), strict=True))
+
+
+def test_shares_of_a_split():
+    store, _ = molecules_to_store(["C" * (i + 1) for i in range(50)], torch.arange(50) % 2)
+    sizes = [[len(part) for part in make_splits(store, "random", ratios=r)[0]] for r in (None, (0.8, 0.1, 0.1))]
+    assert sizes == [[5, 5, 40], [40, 5, 5]]
+    with pytest.raises(
+        ValueError, match=r"data\.ratios=\(0\.8, 0\.1, 0\.1\) is for split random, scaffold and .* not kfold"
+    ):
+        make_splits(store, "kfold", repeats=5, ratios=(0.8, 0.1, 0.1))
+    with pytest.raises(
+        ValueError, match=r"ratios must be three positive shares that sum to 1, got \(0\.8, 0\.1, 0\.2\)"
+    ):
+        make_splits(store, "random", ratios=(0.8, 0.1, 0.2))
+    with pytest.raises(ValueError, match=r"data\.split=random_scaffold needs molecules \(SMILES\)"):
+        make_splits(store._like(smiles=None), "random_scaffold")
