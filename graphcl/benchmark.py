@@ -32,6 +32,7 @@ from graphcl.config import Config, ConfigError, near
 from graphcl.data.catalogue import Entry, find
 from graphcl.data.splits import Split, make_splits
 from graphcl.data.store import GraphStore
+from graphcl.encoders import Readout
 from graphcl.evaluate.baselines import BASELINES, Baseline
 from graphcl.evaluate.embed import embed
 from graphcl.evaluate.finetune import STATEMENTS, FineTuned, finetune
@@ -39,7 +40,7 @@ from graphcl.evaluate.link import Links, hide_edges
 from graphcl.evaluate.protocols import PROTOCOLS, Protocol
 from graphcl.evaluate.ridge import ERRORS
 from graphcl.evaluate.scores import Scores
-from graphcl.hub import Pretrained, load_pretrained, make_encoder
+from graphcl.hub import Frozen, load_pretrained, make_encoder
 from graphcl.ledger import Ledger, where
 from graphcl.methods import METHODS
 from graphcl.trainer import fit
@@ -247,7 +248,7 @@ def encoders(job: Job, tasks: Sequence[Task]) -> Score:
     """Train the job's encoder, or load it; returns what scores it, and the same encoder untrained, for a task."""
     hide = {task.protocol: RULES[task.protocol].kind == "links" for task in tasks}
     encoded = {
-        hidden: load(job, hidden) if job.pretrained else encode(job.config, hidden)
+        hidden: ready(job, hidden) if job.weights else encode(job.config, hidden, beside=job.beside)
         for hidden in sorted(set(hide.values()))
     }
     tuned: dict[tuple[str, str], FineTuned] = {}  # three protocols read one fine-tuning
@@ -267,7 +268,7 @@ def encoders(job: Job, tasks: Sequence[Task]) -> Score:
     return score
 
 
-def encode(config: Config, hidden: bool) -> dict[str, Encoded]:
+def encode(config: Config, hidden: bool, *, beside: bool = True) -> dict[str, Encoded]:
     """Train an encoder; for link prediction on a graph without the edges that are asked for."""
     data, links = prepare(config, None), None
     if hidden:
@@ -281,25 +282,33 @@ def encode(config: Config, hidden: bool) -> dict[str, Encoded]:
         readout: Any = copy.deepcopy(getattr(run.method, "readout", None))
         return Encoded(run.data, links, encoder, readout, embed(run.method, run.data))
 
-    untrained = now()
+    untrained = {"untrained": now()} if beside else {}
     fit(run, progress=False)
-    return {"score": now(), "untrained": untrained}
+    return {"score": now()} | untrained
 
 
-def load(job: Job, hidden: bool) -> dict[str, Encoded]:
-    """A pretrained encoder, and a new one of its shape."""
+def ready(job: Job, hidden: bool) -> dict[str, Encoded]:
+    """An encoder that needs no training here: pretrained weights and a new one of their shape, or a new one alone."""
     if hidden:
-        raise ValueError("weights that are there already have seen every edge, so link prediction cannot score them")
-    model, data = load_pretrained(str(job.pretrained)), prepare(job.config, None)
-    torch.manual_seed(job.config.train.seed)
-    new = Pretrained(
-        make_encoder(model.config.encoder, model.config.in_dim, job.place), model.readout, model.config, model.card
-    )
+        raise ValueError("link prediction hides edges, which weights from elsewhere may have seen; train on the graph")
+    data = prepare(job.config, None)
+    if job.pretrained is None:
+        torch.manual_seed(job.config.train.seed)
+        encoder: Any = make_encoder(job.config.encoder, data.num_features, job.place)
+        readout = Readout(job.config.readout) if job.config.readout else None
+        return {"score": encoded(data, encoder, readout, job.config)}
+    model = load_pretrained(job.pretrained)
+    made = {"score": encoded(data, model.encoder, model.readout, job.config)}
+    if job.beside:
+        torch.manual_seed(job.config.train.seed)
+        new = make_encoder(model.config.encoder, model.config.in_dim, job.place)
+        made["untrained"] = encoded(data, new, model.readout, job.config)
+    return made
 
-    def now(one: Pretrained) -> Encoded:
-        return Encoded(data, None, one.encoder, one.readout, embed(one, data, device=cuda_of(job.config)))
 
-    return {"score": now(model), "untrained": now(new)}
+def encoded(data: Data | GraphStore, encoder: Any, readout: nn.Module | None, config: Config) -> Encoded:
+    """With the embeddings that the encoder gives."""
+    return Encoded(data, None, encoder, readout, embed(Frozen(encoder, readout), data, device=cuda_of(config)))
 
 
 def splits_for(task: Task, data: Data | GraphStore) -> list[Split]:

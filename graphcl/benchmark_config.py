@@ -35,6 +35,7 @@ Overrides = Annotated[tuple[str, ...], AfterValidator(_not_the_files_own)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
 # Of a config's data, what a protocol may change without another training: `split`, and these.
+UNTRAINED = "untrained"  # in place of the name of weights
 SOME_FAILED = 3  # exit code of a benchmark of which some rows have an error; a crash of Python itself has 1
 SPLIT_SETTINGS = set(DataConfig.model_fields) - {
     *("name", "batch_size", "features", "normalize", "split", "smiles", "targets", "ids")
@@ -48,6 +49,9 @@ class Cell(Strict):
     config: str | None = Field(None, description="shipped config or path; beside the others: whose data settings count")
     baseline: str | None = None
     pretrained: str | None = Field(None, description="a shipped encoder, or a folder; it is scored as it is")
+    untrained: Literal["beside", "no", "only"] = Field(
+        "beside", description="the encoder untrained: in a column beside, not at all, or as the row itself"
+    )
     label: str | None = Field(None, description="name of the row; none: the baseline's, the weights' or the config's")
     overrides: Overrides = ()
     per_data: dict[str, Overrides] = Field({}, description="further overrides on single data sets")
@@ -58,6 +62,8 @@ class Cell(Strict):
             raise ValueError("a cell needs `config` (a method), `pretrained` or `baseline`")
         if self.baseline is not None and self.pretrained is not None:
             raise ValueError("a cell is `pretrained` or a `baseline`, not both")
+        if self.untrained == "only" and (self.config is None or self.baseline or self.pretrained):
+            raise ValueError("untrained: only takes the encoder of `config`, without `pretrained` or `baseline`")
         return self
 
     @property
@@ -186,12 +192,13 @@ class Task:
     column: str
     config: Config  # complete, with the split that the protocol takes
     baseline: str | None
-    weights: str | None = None  # name and fingerprint of a pretrained encoder
+    weights: str | None = None  # name and fingerprint of a pretrained encoder, or "untrained"
+    beside: bool = True  # the encoder untrained is scored too
 
     @cached_property
     def hash(self) -> str:
         """Of what defines the run. An option that is added later changes no hash, as long as it is at its default."""
-        return hash_of(self.config, self.baseline, self.weights)
+        return hash_of(self.config, self.baseline, self.weights, self.beside)
 
     def agrees(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is this task's, and made with the defaults of today."""
@@ -214,11 +221,12 @@ class Job:
     tasks: tuple[Task, ...]
     pretrained: str | None = None
     weights: str | None = None
+    beside: bool = True
 
     @cached_property
     def hash(self) -> str:
         """Of the training, whatever scores it."""
-        return hash_of(self.config, self.baseline, self.weights)
+        return hash_of(self.config, self.baseline, self.weights, self.beside)
 
     @property
     def place(self) -> str:
@@ -231,14 +239,16 @@ def besides(baseline: str | None, weights: str | None = None) -> dict[str, Any]:
     beside: dict[str, Any] = {"name": True, "run": True, "train": {"device": True}}
     if baseline is None and weights is None:
         return beside
-    loop = {field: True for field in TrainConfig.model_fields if field != "seed"}
-    return beside | {"train": loop, "encoder": True, "readout": True, "method": True, "views": True}
+    beside |= {"train": {field: True for field in TrainConfig.model_fields if field != "seed"}}
+    beside |= {"method": True, "views": True}
+    return beside if weights == UNTRAINED else beside | {"encoder": True, "readout": True}
 
 
-def hash_of(config: Config, baseline: str | None, weights: str | None = None) -> str:
+def hash_of(config: Config, baseline: str | None, weights: str | None = None, beside: bool = True) -> str:
     """A short hash of a run's settings, without those at their defaults."""
     values = config.model_dump(mode="json", exclude_defaults=True, exclude=besides(baseline, weights))
-    whole = {"config": values, "baseline": baseline} | ({"weights": weights} if weights else {})
+    whole = {"config": values, "baseline": baseline}
+    whole |= ({"weights": weights} if weights else {}) | ({} if beside else {"untrained": False})
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -286,7 +296,10 @@ def expand(benchmark: Benchmark) -> list[Job]:
 
     for seed in benchmark.seeds:
         for data, cell, encoder in places:
-            weights = fingerprint(cell.pretrained) if cell.pretrained else None
+            weights = (
+                fingerprint(cell.pretrained) if cell.pretrained else UNTRAINED * (cell.untrained == "only") or None
+            )
+            beside = cell.untrained == "beside"
             tasks = tuple(
                 Task(
                     scoring.name,
@@ -294,6 +307,7 @@ def expand(benchmark: Benchmark) -> list[Job]:
                     config(data, cell, encoder, scoring.overrides, seed),
                     cell.baseline,
                     weights,
+                    beside,
                 )
                 for scoring in benchmark.protocols
                 if seed in benchmark.seeds_of(cell.row, data.name, encoder, scoring.column)
@@ -301,7 +315,7 @@ def expand(benchmark: Benchmark) -> list[Job]:
             if tasks:
                 whole = config(data, cell, encoder, (), seed)
                 known = (cell.row, data.name, encoder, seed, cell.baseline, whole, tasks)
-                made.append(Job(*known, pretrained=cell.pretrained, weights=weights))
+                made.append(Job(*known, pretrained=cell.pretrained, weights=weights, beside=beside))
     return made
 
 

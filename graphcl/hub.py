@@ -51,15 +51,25 @@ class PretrainedConfig(Strict):
     readout: Literal["sum", "mean", "max"] | None = None
 
 
-class Pretrained(Method):
-    """A pretrained encoder: `encode(data)` gives [B, D] (with a readout) or [N, D]; `graphcl.embed` takes it too.
+class Frozen(Method):
+    """An encoder, (data) -> [N, D], with or without a readout, as what `graphcl.embed` takes."""
 
-    encoder: (data) -> [N, out_dim].  readout: Readout, or None for nodes.  config: PretrainedConfig.  card: ModelCard.
-    """
+    def __init__(self, encoder: Any, readout: nn.Module | None) -> None:
+        super().__init__()
+        self.encoder, self.readout = encoder, readout
+
+    def encode(self, data: Data) -> Tensor:
+        """Embeddings [B, D] of graphs, or [N, D] of nodes where there is no readout."""
+        h = self.encoder(data)
+        return h if self.readout is None else self.readout(h, data)
+
+
+class Pretrained(Frozen):
+    """A pretrained encoder, its PretrainedConfig and its ModelCard."""
 
     def __init__(self, encoder: Any, readout: nn.Module | None, config: PretrainedConfig, card: ModelCard) -> None:
-        super().__init__()
-        self.encoder, self.readout, self.config, self.card = encoder, readout, config, card
+        super().__init__(encoder, readout)
+        self.config, self.card = config, card
 
     @property
     def features(self) -> str:
@@ -70,11 +80,6 @@ class Pretrained(Method):
     def reads_molecules(self) -> bool:
         """Whether it takes molecules as graphcl reads them from SMILES."""
         return self.config.encoder.name.startswith("molecule_")
-
-    def encode(self, data: Data) -> Tensor:
-        """Embeddings [B, D] of graphs, or [N, D] of nodes."""
-        h = self.encoder(data)
-        return h if self.readout is None else self.readout(h, data)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from graphcl.benchmark import RULES, by_key, checked_jobs
 from graphcl.benchmark_run import run_benchmark
 from graphcl.data.splits import make_splits
 from graphcl.encoders import MoleculeGIN
-from graphcl.hub import ModelCard, Pretrained, save_pretrained
+from graphcl.hub import Frozen, ModelCard, save_pretrained
 from graphcl.ledger import Ledger, read_rows
 
 SMALL = ["encoder.hidden=8", "encoder.sparse_input=false", "train.max_steps=2", "data.split=random", "data.repeats=3"]
@@ -430,6 +430,9 @@ def test_baselines_are_rows_of_the_same_tables(file):
     assert [metric for column, metric in made.tables if column == "kmeans/clean"] == ["nmi", "ari", "accuracy"]
 
 
+SHAPE = ["encoder.hidden=8", "encoder.layers=2"]
+
+
 def test_weights_that_are_there_are_scored_beside_a_new_encoder_of_their_shape(file, tmp_path):
     config = load_config("quickstart-molecules", ["encoder.hidden=8", "encoder.layers=2"])
     card = ModelCard(about="none", method="none", data="none")
@@ -444,11 +447,22 @@ def test_weights_that_are_there_are_scored_beside_a_new_encoder_of_their_shape(f
     split = make_splits(data, "scaffold")
     model = graphcl.load_pretrained(folder)
     torch.manual_seed(3)
-    fresh = Pretrained(MoleculeGIN(8, layers=2), model.readout, model.config, model.card)
+    fresh = Frozen(MoleculeGIN(8, layers=2), model.readout)
     for key, one in (("score", model), ("untrained", fresh)):
         expected = graphcl.linear_probe(graphcl.embed(one, data), data.y, split, metric="roc_auc", seed=3)
         assert row[key]["values"]["roc_auc"] == pytest.approx(expected.values)
-    key = load_benchmark(path)
+    alone = [
+        {"config": "quickstart-molecules", "pretrained": str(folder), "untrained": "no"},
+        {"config": "quickstart-molecules", "untrained": "only", "label": "new"},
+    ]
+    both = file(
+        cells=alone, data=["bbbp"], seeds=[3], protocols=["linear/clean"], overrides=["data.split=scaffold", *SHAPE]
+    )
+    run_benchmark(both, Path("alone.jsonl"), 1, retry=False, quiet=True)
+    ready, new = read_rows(Path("alone.jsonl"))
+    assert (ready["score"], new["score"]) == (row["score"], row["untrained"])
+    assert "untrained" not in ready and "untrained" not in new
+    key = load_benchmark(both)
     before = expand(key)[0].hash
     with torch.no_grad():
         encoder.atom.weight.zero_()
