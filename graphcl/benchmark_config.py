@@ -247,8 +247,9 @@ def besides(baseline: str | None, weights: str | None = None) -> dict[str, Any]:
 def hash_of(config: Config, baseline: str | None, weights: str | None = None, beside: bool = True) -> str:
     """A short hash of a run's settings, without those at their defaults."""
     values = config.model_dump(mode="json", exclude_defaults=True, exclude=besides(baseline, weights))
-    whole = {"config": values, "baseline": baseline}
-    whole |= ({"weights": weights} if weights else {}) | ({} if beside else {"untrained": False})
+    whole: dict[str, Any] = {"config": values, "baseline": baseline}
+    whole |= {"weights": weights} if weights else {}
+    whole |= {} if beside else {"untrained": False}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
