@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC-AUC"}
+METRICS = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "prc_auc": "PRC-AUC"}
+RANKED = {"roc_auc": roc_auc_score, "prc_auc": average_precision_score}  # of scores for two classes
 NAMES = METRICS | {"average_precision": "AP", "nmi": "NMI", "ari": "ARI", "r2": "R2", "rmse": "RMSE", "mae": "MAE"}
 PLAIN = ("r2", "rmse", "mae")  # printed as they are; the others in percent
 
@@ -161,17 +162,17 @@ def _one_split(
 
 
 def usable_tasks(
-    tasks: Tensor, parts: dict[str, Tensor], metric: str, where: str
+    tasks: Tensor, parts: dict[str, Tensor], metric: str, where: str, names: Sequence[str] | None = None
 ) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
     """The tasks that train can teach and test can score, each with its labelled rows of train, val and test.
 
-    tasks: [n, T], -1 where unknown.  A warning names the others; ValueError if there is no other.
+    tasks: [n, T], -1 where unknown.  A warning gives the others' names (none: numbers); ValueError if all are others.
     """
     usable, left_out = {}, []
     for task, y in enumerate(tasks.unbind(1)):
         train, val, test = (rows[y[rows] >= 0] for rows in parts.values())
-        if len(y[train].unique()) < 2 or len(y[test].unique()) < (2 if metric == "roc_auc" else 1):
-            left_out.append(task)
+        if len(y[train].unique()) < 2 or len(y[test].unique()) < (2 if metric in RANKED else 1):
+            left_out.append(str(task) if names is None else names[task])
         else:
             usable[task] = (train, val, test)
     if not usable:
@@ -180,7 +181,7 @@ def usable_tasks(
         )
     if left_out:
         warnings.warn(
-            f"{where}: tasks {', '.join(map(str, left_out))} of {tasks.shape[1]} are left out of the mean: "
+            f"{where}: tasks {', '.join(left_out)} of {tasks.shape[1]} are left out of the mean: "
             "only one class in train or test",
             stacklevel=5,
         )
@@ -205,7 +206,7 @@ def measure(metric: str, scores: Tensor, classes: Tensor, y: Tensor) -> Tensor:
     if len(y.unique()) < 2:
         return torch.full((len(scores),), float("nan"), dtype=torch.float64)
     truth = (y == classes[1]).numpy()
-    return torch.tensor([roc_auc_score(truth, one[:, 1].numpy()) for one in scores], dtype=torch.float64)
+    return torch.tensor([RANKED[metric](truth, one[:, 1].numpy()) for one in scores], dtype=torch.float64)
 
 
 def check_embeddings(embeddings: Any) -> Tensor:
@@ -294,15 +295,15 @@ def check_labels(labels: Any, tasks: Tensor, parts: dict[str, Tensor], metric: s
     if len(known["train"]) < 2:
         only = f"class {int(known['train'][0])} only" if len(known["train"]) else "no label"
         raise ValueError(f"{where}: train has {only}; a probe needs two classes: use another split or more train rows")
-    if metric == "roc_auc":
+    if metric in RANKED:
         classes = torch.cat(list(known.values())).unique()
         if len(classes) > 2:
             raise ValueError(
-                f"{where}: roc_auc needs two classes (or several tasks of 0 and 1), the labels have {len(classes)}; "
+                f"{where}: {metric} needs two classes (or several tasks of 0 and 1), the labels have {len(classes)}; "
                 "use metric='accuracy'"
             )
         if len(known["test"]) < 2:
             raise ValueError(
-                f"{where}: roc_auc is not defined, all test rows are of one class; "
+                f"{where}: {metric} is not defined, all test rows are of one class; "
                 "use metric='accuracy' or another split"
             )

@@ -8,7 +8,8 @@ from torch_geometric.data import Data
 from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
 from graphcl.encoders import GCN, GIN, Readout
-from graphcl.evaluate.finetune import STATEMENTS, _Task, finetune
+from graphcl.evaluate.finetune import STATEMENTS, finetune
+from graphcl.evaluate.tasks import Classes
 
 FAST = {"epochs": 6, "lr": 0.02, "batch_size": 16}
 
@@ -175,7 +176,7 @@ def test_loss_is_the_mean_over_the_known_labels():
     _, y = several(30)
     split = thirds(30)
     tasks = y.nan_to_num(-1).long()
-    task = _Task(tasks, split._asdict(), "roc_auc", "here", torch.device("cpu"))
+    task = Classes(tasks, split._asdict(), "roc_auc", "here", torch.device("cpu"))
     out = torch.randn(10, 3, dtype=torch.float64, requires_grad=True)
     terms = []
     for row, i in enumerate(split.train.tolist()):
@@ -215,7 +216,7 @@ def test_mistakes_are_told():
     for name in ("epochs", "lr", "batch_size"):
         with pytest.raises(ValueError, match=f"{name} must be > 0, got 0"):
             finetune(encoder, readout, source, thirds(n), **{name: 0})
-    with pytest.raises(ValueError, match="metric must be one of accuracy, roc_auc, got 'f1'"):
+    with pytest.raises(ValueError, match="metric must be one of accuracy, roc_auc, prc_auc, rmse, mae, got 'f1'"):
         finetune(encoder, readout, source, thirds(n), metric="f1")
     with pytest.raises(ValueError, match="no labels given"):
         finetune(encoder, readout, source._like(y=None), thirds(n))

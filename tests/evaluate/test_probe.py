@@ -272,7 +272,7 @@ def test_splits_that_do_not_fit_are_refused(probe):
 def test_metrics_that_do_not_fit_are_refused(probe):
     z, y = clusters(60)
     split = thirds(60)
-    with pytest.raises(ValueError, match="metric must be one of accuracy, roc_auc, got 'f1'"):
+    with pytest.raises(ValueError, match="metric must be one of accuracy, roc_auc, prc_auc, got 'f1'"):
         probe(z, y, split, metric="f1")
     with pytest.raises(ValueError, match=r"roc_auc needs two classes .* the labels have 3; use metric='accuracy'"):
         probe(z, y, split, metric="roc_auc")
