@@ -82,6 +82,47 @@ class MoleculeGIN(Strict):
     layers: PositiveInt = 5
     jk: Literal["last", "cat"] = "last"
     dropout: Rate = 0.0
+    features: Literal["benchmark", "ogb"] = "benchmark"
+    virtual_node: bool = False
 
 
-Encoder = Annotated[GIN | GCN | SAGE | GAT | ResGCN | MoleculeGIN, Field(discriminator="name")]
+class MoleculeGCN(Strict):
+    """GCN with atom and bond embeddings, of the shape of the molecule benchmark."""
+
+    name: Literal["molecule_gcn"]
+    hidden: PositiveInt = 300
+    layers: PositiveInt = 5
+    jk: Literal["last", "cat"] = "last"
+    dropout: Rate = 0.0
+    features: Literal["benchmark", "ogb"] = "benchmark"
+    virtual_node: bool = False
+
+
+class MoleculeSAGE(Strict):
+    """GraphSAGE with atom and bond embeddings, of the shape of the molecule benchmark."""
+
+    name: Literal["molecule_sage"]
+    hidden: PositiveInt = 300
+    layers: PositiveInt = 5
+    jk: Literal["last", "cat"] = "last"
+    dropout: Rate = 0.0
+    features: Literal["benchmark", "ogb"] = "benchmark"
+    virtual_node: bool = False
+
+
+class MoleculeGAT(Strict):
+    """GAT of two heads with atom and bond embeddings, of the shape of the molecule benchmark."""
+
+    name: Literal["molecule_gat"]
+    hidden: PositiveInt = 300
+    layers: PositiveInt = 5
+    jk: Literal["last", "cat"] = "last"
+    dropout: Rate = 0.0
+    features: Literal["benchmark", "ogb"] = "benchmark"
+    virtual_node: bool = False
+
+
+Encoder = Annotated[
+    GIN | GCN | SAGE | GAT | ResGCN | MoleculeGIN | MoleculeGCN | MoleculeSAGE | MoleculeGAT,
+    Field(discriminator="name"),
+]

@@ -5,7 +5,7 @@ from torch import nn
 from graphcl.encoders.gat import GAT
 from graphcl.encoders.gcn import GCN
 from graphcl.encoders.gin import GIN
-from graphcl.encoders.molecule import MoleculeGIN
+from graphcl.encoders.molecule import MoleculeGAT, MoleculeGCN, MoleculeGIN, MoleculeSAGE
 from graphcl.encoders.readout import Readout
 from graphcl.encoders.resgcn import ResGCN
 from graphcl.encoders.sage import SAGE
@@ -18,4 +18,7 @@ ENCODERS: dict[str, type[nn.Module]] = {
     "gat": GAT,
     "resgcn": ResGCN,
     "molecule_gin": MoleculeGIN,
+    "molecule_gcn": MoleculeGCN,
+    "molecule_sage": MoleculeSAGE,
+    "molecule_gat": MoleculeGAT,
 }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from augment._segments import exact_k, graphs_of
-from graphcl.encoders.molecule import ATOMS, BONDS
+from graphcl.encoders.molecule_inputs import ATOMS, BONDS
 from graphcl.methods.method import Encoder, Method
 
 MASKED_ATOM, MASKED_BOND = ATOMS - 1, BONDS - 1

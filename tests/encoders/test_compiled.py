@@ -8,13 +8,14 @@ from graphs import batch_of, path, ring
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from graphcl.encoders import GCN, GIN, SAGE, MoleculeGIN
+from graphcl.encoders import GCN, GIN, SAGE, MoleculeGAT, MoleculeGIN
 
 ENCODERS = {
     "gin": lambda: GIN(3, 8, layers=2),
     "gcn": lambda: GCN(3, 8),
     "sage": lambda: SAGE(3, 8),
     "molecule_gin": lambda: MoleculeGIN(8, layers=2),
+    "molecule_gat": lambda: MoleculeGAT(8, layers=2, virtual_node=True),
 }
 SHAPES = [
     [(7, ring(7), True), (4, path(4), True), (1, [], True)],
@@ -46,7 +47,7 @@ def test_a_compiled_encoder_is_the_same_for_every_graph(name, fresh):
     whole = torch.compile(encoder, fullgraph=True, dynamic=True, backend="aot_eager")
     for shapes in SHAPES:
         data = batch_of(shapes, features="integer", edge_features="integer")
-        if name == "molecule_gin":
+        if name.startswith("molecule"):
             data.x, data.edge_attr = data.x[:, :2] % 3, data.edge_attr % 3
         weighted = data.clone()  # a graph without weights comes first: that others have some must be seen
         weighted.edge_weight = torch.rand(data.num_edges, requires_grad=True)

@@ -21,7 +21,7 @@ from graphcl import config_encoders
 from graphcl.encoders import ENCODERS, GAT, GCN, GIN, SAGE, MoleculeGIN, Readout, ResGCN
 from graphcl.encoders.convs import GINConv, SAGEConv
 
-FLOAT = [name for name in ENCODERS if name != "molecule_gin"]
+FLOAT = [name for name in ENCODERS if not name.startswith("molecule")]
 WEIGHTED = [name for name in ENCODERS if name != "gat"]
 ODD = odd_batches()
 
@@ -36,7 +36,7 @@ def fit_for(name: str, data: Any, dtype: torch.dtype = torch.float64) -> Any:
     """The same graphs with features that the encoder reads, different for every row."""
     data = data.clone()
     n, e = data.num_nodes, data.num_edges
-    if name == "molecule_gin":
+    if name.startswith("molecule"):
         data.x = torch.stack([torch.arange(n) * 7 % 120, torch.arange(n) % 3], dim=1)
         data.edge_attr = torch.stack([torch.arange(e) % 4, torch.arange(e) % 3], dim=1)
     else:

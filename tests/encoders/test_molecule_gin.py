@@ -11,7 +11,8 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINConv
 
 from graphcl.encoders import MoleculeGIN, Readout, aggregate
-from graphcl.encoders.molecule import BONDS, DIRECTIONS, SELF_LOOP, BondConv
+from graphcl.encoders.molecule_inputs import BONDS, DIRECTIONS, SELF_LOOP
+from graphcl.encoders.molecule_layers import BondConv
 
 
 def molecules() -> Batch:
@@ -119,7 +120,7 @@ def test_negative_categories_are_refused():
     for column in (0, 1):
         wrong = data.clone()
         wrong.edge_attr[0, column] = -1
-        with pytest.raises(ValueError, match="edge_attr has a category that molecule_gin does not know"):
+        with pytest.raises(ValueError, match="edge_attr has a category that the molecule encoders do not know"):
             MoleculeGIN(6, layers=1)(wrong)
 
 
@@ -173,20 +174,20 @@ def test_unknown_categories_are_named():
         wrong = data.clone()
         wrong[key] = data[key].clone()
         wrong[key][0, column] = value
-        known = "atom type 0 to 119, chirality 0 to 2" if key == "x" else "bond type 0 to 5, direction 0 to 2"
-        with pytest.raises(ValueError, match=f"^{key} has a category that molecule_gin does not know; known: {known}"):
+        known = "atom 0 to 119, chirality 0 to 2" if key == "x" else "bond 0 to 5, direction 0 to 2"
+        with pytest.raises(ValueError, match=f"^{key} has a category that .* do not know; known: {known}$"):
             MoleculeGIN(6, layers=2)(wrong)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": None}, "reads x as two integer columns, atom type and chirality, got nothing; .* the encoder gin"),
-        ({"x": torch.zeros(8, 2)}, r"reads x as .*, got torch\.float32 of shape \(8, 2\)"),
-        ({"x": torch.zeros(8, 9, dtype=torch.long)}, r"reads x as .*, got torch\.int64 of shape \(8, 9\)"),
-        ({"x": torch.zeros(8, dtype=torch.long)}, r"reads x as .*, got torch\.int64 of shape \(8,\)"),
-        ({"edge_attr": None}, "reads edge_attr as two integer columns, bond type and direction, got nothing"),
-        ({"edge_attr": torch.zeros(10, 2)}, r"reads edge_attr as .*, got torch\.float32 of shape \(10, 2\)"),
+        ({"x": None}, r"read x as 2 integer columns \(atom, chirality\), got nothing; .* the encoder gin"),
+        ({"x": torch.zeros(8, 2)}, r"read x as .*, got torch\.float32 of shape \(8, 2\)"),
+        ({"x": torch.zeros(8, 9, dtype=torch.long)}, r"read x as .*, got torch\.int64 of shape \(8, 9\)"),
+        ({"x": torch.zeros(8, dtype=torch.long)}, r"read x as .*, got torch\.int64 of shape \(8,\)"),
+        ({"edge_attr": None}, r"read edge_attr as 2 integer columns \(bond, direction\), got nothing"),
+        ({"edge_attr": torch.zeros(10, 2)}, r"read edge_attr as .*, got torch\.float32 of shape \(10, 2\)"),
     ],
 )
 def test_other_features_are_refused_with_the_way_out(change, message):
