@@ -13,13 +13,18 @@ CPU, and draw differently from the same generator.
 from augment.adaptive import AdaptiveDropEdges, AdaptiveMaskFeatures
 from augment.compose import Compose, OneOf, TwoViews
 from augment.diffuse import HeatDiffusion, PPRDiffusion
+from augment.drop_bonds import DropBonds
 from augment.drop_features import DropFeatures
+from augment.drop_leaf import DropLeaf
 from augment.drop_nodes import DropNodes
+from augment.drop_side_chain import DropSideChain
 from augment.identity import Identity
 from augment.join import join
+from augment.mask_atoms import MaskAtoms
 from augment.mask_attributes import MaskAttributes
 from augment.mask_edge_attributes import MaskEdgeAttributes
 from augment.perturb_edges import PerturbEdges
+from augment.ring_subgraph import RingSubgraph
 from augment.shuffle import ShuffleNodes
 from augment.subgraph import Subgraph
 
@@ -36,6 +41,11 @@ AUGMENTATIONS: dict[str, type] = {  # by the name that a config gives them
     "heat_diffusion": HeatDiffusion,
     "adaptive_drop_edges": AdaptiveDropEdges,
     "adaptive_mask_features": AdaptiveMaskFeatures,
+    "drop_leaf": DropLeaf,
+    "drop_side_chain": DropSideChain,
+    "drop_bonds": DropBonds,
+    "mask_atoms": MaskAtoms,
+    "ring_subgraph": RingSubgraph,
     "one_of": OneOf,
 }
 
@@ -44,15 +54,20 @@ __all__ = [
     "AdaptiveDropEdges",
     "AdaptiveMaskFeatures",
     "Compose",
+    "DropBonds",
     "DropFeatures",
+    "DropLeaf",
     "DropNodes",
+    "DropSideChain",
     "HeatDiffusion",
     "Identity",
+    "MaskAtoms",
     "MaskAttributes",
     "MaskEdgeAttributes",
     "OneOf",
     "PPRDiffusion",
     "PerturbEdges",
+    "RingSubgraph",
     "ShuffleNodes",
     "Subgraph",
     "TwoViews",

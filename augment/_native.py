@@ -324,4 +324,52 @@ def walk(edge_index: Array, ptr: Array, keep: float, seed: int, rule: tuple[int,
     return kept
 
 
-KERNELS = (choose, undirected_pairs, filter_nodes, filter_edges, take_rows, walk)
+def depth_first(edges: Array, order: Array, start: Array) -> tuple[Array, Array, Array]:
+    """`_rings.Walk` along `edges [2, P]`; order, start: as there.
+
+    Another tree than the torch path walks along, numbered alike.
+    """
+    src, dst = edges[0], edges[1]
+    n, p = len(start), len(src)
+    first = np.zeros(n + 2, np.int64)  # of the edges of every node, taken both ways
+    for i in range(p):
+        if src[i] < 0 or src[i] >= n or dst[i] < 0 or dst[i] >= n:
+            raise IndexError("edge_index names a node that is not there")
+        first[np.uintp(src[i] + 2)] += 1
+        first[np.uintp(dst[i] + 2)] += 1
+    for v in range(n):
+        first[v + 2] += first[v + 1]
+    neighbour, way = np.empty(2 * p, np.int64), np.empty(2 * p, np.int64)
+    for j in range(p):
+        edge = np.uintp(order[j])
+        for one, other in ((src[edge], dst[edge]), (dst[edge], src[edge])):
+            place = first[np.uintp(one + 1)]
+            neighbour[np.uintp(place)] = other
+            way[np.uintp(place)] = edge
+            first[np.uintp(one + 1)] += 1
+    pre, up, above = np.full(n, -1), np.full(n, -1), np.full(n, -1)
+    size, upcoming = np.ones(n, np.int64), first[:n].copy()
+    reached = 0
+    for root in start:
+        here = root
+        if pre[here] >= 0:
+            continue
+        pre[here] = reached
+        reached += 1
+        while here >= 0:
+            place = upcoming[here]
+            if place < first[here + 1]:
+                upcoming[here] += 1
+                other = neighbour[place]
+                if pre[other] < 0:
+                    pre[other], up[other], above[other] = reached, way[place], here
+                    reached += 1
+                    here = other
+            else:
+                if above[here] >= 0:
+                    size[above[here]] += size[here]
+                here = above[here]
+    return pre, size, up
+
+
+KERNELS = (choose, undirected_pairs, filter_nodes, filter_edges, take_rows, walk, depth_first)

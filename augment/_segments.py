@@ -151,6 +151,15 @@ def exact_k(
     return torch.empty_like(taken).scatter_(0, order, taken)
 
 
+def any_node(candidates: Tensor, graphs: Graphs, generator: torch.Generator | None) -> Tensor:
+    """[B], one uniformly drawn node of every graph among the mask `candidates [N]`; -1 where there is none."""
+    n = candidates.numel()
+    draw = torch.randint(0, 1 << 31, (n,), generator=generator, device=candidates.device)
+    key = torch.where(candidates, (draw << 31) | torch.arange(n, device=candidates.device), -1)
+    best = torch.full((graphs.size,), -1, device=candidates.device).scatter_reduce(0, graphs.batch, key, "amax")
+    return torch.where(best < 0, best, best & ((1 << 31) - 1))
+
+
 def nodes_by_graph(graphs: Graphs) -> Tensor:
     """[N], the nodes listed graph by graph: in order, unless a `batch` built by hand is mixed up."""
     if graphs.ordered:

@@ -13,7 +13,7 @@ from torch_geometric.transforms import BaseTransform
 
 from augment import _native
 from augment._plan import Plan, carry_out
-from augment._segments import Graphs, check_rate, count, edges_of, exact_k, seeds_of, share
+from augment._segments import Graphs, any_node, check_rate, count, edges_of, exact_k, seeds_of, share
 
 WALKER_NODES = 32  # a graph has one walker for every so many nodes, so that the steps need not grow with the graph
 PHASES, STEPS = 4, 32
@@ -85,14 +85,14 @@ def _first_visits(
     if seeds is not None:
         time = torch.where(seeds, 0, time)
         candidates = seeds | (count(batch[seeds], graphs.size) == 0)[batch]
-    at = _any_node(candidates, graphs, generator).index_select(0, graph)  # [W], where each walker is
+    at = any_node(candidates, graphs, generator).index_select(0, graph)  # [W], where each walker is
     for phase in range(PHASES):
         if phase > 0:
             seen = (time < UNSEEN).int()
             growth = torch.zeros(graphs.size, dtype=torch.int32, device=device)
             growth.index_add_(0, batch, _grown(seen, row, neighbour) - seen)
             stuck = growth.index_select(0, graph) == 0
-            start = _any_node(seen == 0, graphs, generator).index_select(0, graph)
+            start = any_node(seen == 0, graphs, generator).index_select(0, graph)
             at = torch.where(stuck & (start >= 0), start, at)
         visits = [at]
         for draw in torch.rand(STEPS, at.numel(), generator=generator, device=device).unbind():
@@ -120,12 +120,3 @@ def _walkers(counts: Tensor) -> Tensor:
 def _grown(seen: Tensor, row: Tensor, neighbour: Tensor) -> Tensor:
     """`seen [N]`, 0 or 1, and the nodes `row [2E]` whose `neighbour [2E]` is in it."""
     return seen.scatter_reduce(0, row, seen.index_select(0, neighbour), "amax")
-
-
-def _any_node(candidates: Tensor, graphs: Graphs, generator: torch.Generator | None) -> Tensor:
-    """[B], one uniformly drawn node of every graph among the mask `candidates [N]`; -1 where there is none."""
-    n = candidates.numel()
-    draw = torch.randint(0, 1 << 31, (n,), generator=generator, device=candidates.device)
-    key = torch.where(candidates, (draw << 31) | torch.arange(n, device=candidates.device), -1)
-    best = torch.full((graphs.size,), -1, device=candidates.device).scatter_reduce(0, graphs.batch, key, "amax")
-    return torch.where(best < 0, best, best & ((1 << 31) - 1))

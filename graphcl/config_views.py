@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from graphcl.config_base import Rate, Strict
 
@@ -106,6 +106,43 @@ class AdaptiveMaskFeatures(Strict):
     threshold: Rate = 0.7
 
 
+class DropLeaf(Strict):
+    """Remove some nodes of every graph that hang on one edge."""
+
+    name: Literal["drop_leaf"]
+    leaves: NonNegativeInt = 1
+
+
+class DropSideChain(Strict):
+    """Cut one edge of every graph that lies in no ring, and remove the smaller part, of `at_most * n` nodes."""
+
+    name: Literal["drop_side_chain"]
+    at_most: Rate = 0.25
+
+
+class DropBonds(Strict):
+    """Remove `round(rate * e)` bonds of every molecule, both directions (MolCLR)."""
+
+    name: Literal["drop_bonds"]
+    rate: Rate = 0.25
+
+
+class MaskAtoms(Strict):
+    """Hide the categories of `round(rate * n)` atoms of every molecule and of the bonds at them (MolCLR)."""
+
+    name: Literal["mask_atoms"]
+    rate: Rate = 0.25
+    atom: NonNegativeInt = 119
+    bond: NonNegativeInt | None = 5
+
+
+class RingSubgraph(Strict):
+    """Keep a connected part of every graph, `round(keep * n)` nodes or more, that opens no ring."""
+
+    name: Literal["ring_subgraph"]
+    keep: Rate = 0.8
+
+
 class OneOf(Strict):
     """One of several views for each graph, drawn at random (GraphCL's random2, random3, random4)."""
 
@@ -126,6 +163,11 @@ View = Annotated[
     | HeatDiffusion
     | AdaptiveDropEdges
     | AdaptiveMaskFeatures
+    | DropLeaf
+    | DropSideChain
+    | DropBonds
+    | MaskAtoms
+    | RingSubgraph
     | OneOf,
     Field(discriminator="name"),
 ]

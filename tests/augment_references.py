@@ -98,3 +98,41 @@ def sigmas(hits: float, trials: int, probability: float) -> float:
     """By how many standard deviations a count of independent trials is off; half a count is forgiven."""
     spread = math.sqrt(trials * probability * (1 - probability))
     return max(abs(hits - trials * probability) - 0.5, 0.0) / max(spread, 1e-9)
+
+
+def network_by_hand(edge_index: Tensor, n: int) -> nx.MultiGraph:
+    """The undirected pairs of a graph, without self-loops; two of them between the same nodes make a ring."""
+    network = nx.MultiGraph()
+    network.add_nodes_from(range(n))
+    ends = [edge_index[:, pair[0]].tolist() for pair in pairs_by_hand(edge_index)]
+    network.add_edges_from((u, v) for u, v in ends if u != v)
+    return network
+
+
+def bridges_by_hand(network: nx.MultiGraph) -> set[frozenset[int]]:
+    """The edges that lie in no ring."""
+    simple = nx.Graph(network)
+    return {frozenset(edge) for edge in nx.bridges(simple) if network.number_of_edges(*edge) == 1}
+
+
+def ring_systems_by_hand(network: nx.MultiGraph) -> list[set[int]]:
+    """What hangs together by edges in rings; a node outside rings is one of its own."""
+    cut = nx.Graph(network)
+    cut.remove_edges_from([tuple(edge) for edge in bridges_by_hand(network)])
+    return list(nx.connected_components(cut))
+
+
+def side_chains_by_hand(network: nx.MultiGraph, at_most: float) -> list[set[frozenset[int]]]:
+    """For every edge outside rings with a fitting side chain the parts that may go: the smaller, or two equal ones."""
+    in_rings = set().union(*[system for system in ring_systems_by_hand(network) if len(system) > 1])
+    chains = []
+    for edge in bridges_by_hand(network):
+        u, v = edge
+        cut = nx.Graph(network)
+        cut.remove_edge(u, v)
+        parts = [frozenset(nx.node_connected_component(cut, node)) for node in (u, v)]
+        small = min(len(part) for part in parts)
+        fit = {part for part in parts if len(part) == small}
+        if small <= round(at_most * len(network)) and not any(part & in_rings for part in fit):
+            chains.append(fit)
+    return chains

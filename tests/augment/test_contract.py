@@ -21,15 +21,20 @@ from augment import (
     AdaptiveDropEdges,
     AdaptiveMaskFeatures,
     Compose,
+    DropBonds,
     DropFeatures,
+    DropLeaf,
     DropNodes,
+    DropSideChain,
     HeatDiffusion,
     Identity,
+    MaskAtoms,
     MaskAttributes,
     MaskEdgeAttributes,
     OneOf,
     PerturbEdges,
     PPRDiffusion,
+    RingSubgraph,
     ShuffleNodes,
     Subgraph,
 )
@@ -100,6 +105,21 @@ CASES = {
     "adaptive_mask_features eigenvector": case(
         lambda g: AdaptiveMaskFeatures(1.0, "eigenvector", 1.0, generator=g), x=FLOAT, changes={"x"}
     ),
+    "drop_leaf": case(lambda g: DropLeaf(generator=g)),
+    "drop_leaf all": case(lambda g: DropLeaf(99, generator=g)),
+    "drop_side_chain": case(lambda g: DropSideChain(generator=g)),
+    "drop_side_chain all": case(lambda g: DropSideChain(1.0, generator=g)),
+    "drop_bonds": case(lambda g: DropBonds(0.4, generator=g)),
+    "drop_bonds all": case(lambda g: DropBonds(1.0, generator=g)),
+    "mask_atoms": case(
+        lambda g: MaskAtoms(0.4, generator=g),
+        x=("integer",),
+        edge_attr=("integer", "none"),
+        changes={"x", "edge_attr"},
+    ),
+    "mask_atoms alone": case(lambda g: MaskAtoms(0.4, bond=None, generator=g), x=("integer",), changes={"x"}),
+    "ring_subgraph": case(lambda g: RingSubgraph(0.5, generator=g)),
+    "ring_subgraph none": case(lambda g: RingSubgraph(0.0, generator=g)),
     "one_of": case(
         lambda g: OneOf(
             [DropNodes(0.4, generator=g), PerturbEdges(0.4, generator=g), Subgraph(0.5, generator=g)], generator=g
@@ -163,6 +183,7 @@ on_each_view = pytest.mark.parametrize("name", list(CASES), ids=pytest_id)
 WITH_LOOPS = [  # views that run as compiled loops where they can; elsewhere as the others do
     *("drop_nodes", "perturb_edges drop", "perturb_edges add", "subgraph", "mask_attributes token"),
     *("mask_attributes category", "mask_edge_attributes", "one_of", "one_of masked", "compose of one_of"),
+    *("drop_leaf", "drop_side_chain", "drop_side_chain all", "ring_subgraph", "ring_subgraph none"),
 ]
 on_each_view_and_odd_batch = pytest.mark.parametrize(("name", "odd"), ON_ODD, ids=pytest_id)
 
@@ -170,6 +191,7 @@ on_each_view_and_odd_batch = pytest.mark.parametrize(("name", "odd"), ON_ODD, id
 def fitting(name: str) -> Batch:
     """An ordinary batch of mixed sizes that the view takes."""
     shapes = [(7, graphs.ring(7), True), (12, [*graphs.path(12), (0, 5), (3, 9)], True), (2, [(0, 1)], True)]
+    shapes.append((11, [*graphs.ring(6), (0, 6), (6, 7), (6, 8), (3, 9), (9, 10)], True))
     features = {"features": CASES[name].x[0], "edge_features": CASES[name].edge_attr[0]}
     return graphs.batch_of(shapes, **features)
 
@@ -379,6 +401,10 @@ NOTHING_TO_DO = {
     "perturb_edges": PerturbEdges(0.0, 0.0),
     "perturb_edges independent": PerturbEdges(0.0, 0.0, exact=False),
     "subgraph": Subgraph(1.0),
+    "drop_leaf": DropLeaf(0),
+    "drop_side_chain": DropSideChain(0.0),
+    "drop_bonds": DropBonds(0.0),
+    "ring_subgraph": RingSubgraph(1.0),
     "mask_attributes": MaskAttributes(0.0),
     "mask_attributes mean": MaskAttributes(0.0, "mean"),
     "mask_attributes gaussian": MaskAttributes(0.0, "gaussian"),
@@ -480,6 +506,10 @@ WITH_A_RATE = {
     "perturb_edges drop": lambda r: PerturbEdges(drop=r),
     "perturb_edges add": lambda r: PerturbEdges(add=r),
     "subgraph": lambda r: Subgraph(r),
+    "drop_bonds": lambda r: DropBonds(r),
+    "drop_side_chain": lambda r: DropSideChain(r),
+    "mask_atoms": lambda r: MaskAtoms(r),
+    "ring_subgraph": lambda r: RingSubgraph(r),
     "mask_attributes": lambda r: MaskAttributes(r),
     "drop_features": lambda r: DropFeatures(r),
     "mask_edge_attributes": lambda r: MaskEdgeAttributes(r),
