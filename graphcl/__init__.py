@@ -31,6 +31,9 @@ _WHERE = {
     "ENCODERS": "graphcl.encoders",
     "GraphEmbedder": "graphcl.estimators",
     "NodeEmbedder": "graphcl.estimators",
+    "GraphClassifier": "graphcl.estimator_predictors",
+    "GraphRegressor": "graphcl.estimator_predictors",
+    "NodeClassifier": "graphcl.estimator_predictors",
 }
 __all__ = [*_WHERE, "augment"]
 

@@ -104,7 +104,7 @@ def nodes_of(graph: Any, X: Any) -> tuple[Data, Tensor | None]:
     if graph is None:
         return one_graph(X), None
     data = one_graph(graph)
-    rows = np.asarray(X) if isinstance(X, list | tuple | np.ndarray) or hasattr(X, "__array__") else None
+    rows = np.asarray(X) if isinstance(X, list | tuple | range) or hasattr(X, "__array__") else None
     if rows is None or rows.ndim != 1 or rows.dtype.kind not in "iu":
         got = type(X).__name__ if rows is None else f"{rows.dtype} of shape {rows.shape}"
         raise ValueError(f"`graph` is set, so X must be node numbers [n], integers from 0, got {got}")

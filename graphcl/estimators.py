@@ -7,7 +7,7 @@ and the environment are afterwards as they were.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from graphcl.hub import ModelCard, Pretrained, PretrainedConfig, load_pretrained
 from graphcl.read_config import load_config
 from graphcl.trainer import fit
 
-Embedder = TypeVar("Embedder", "GraphEmbedder", "NodeEmbedder")
+Estimator = TypeVar("Estimator", bound=Any)  # any of the five
 
 # Where a parameter of an estimator stands in the config.
 TRAINING = {
@@ -124,7 +124,7 @@ class GraphEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     @classmethod
     def load(cls, folder: str | Path) -> GraphEmbedder:
         """What `save` wrote. Raises ValueError if the folder holds none, or one of another class."""
-        return load(cls, folder)
+        return load(cls, folder)[0]
 
     @property
     def _n_features_out(self) -> int:
@@ -199,7 +199,7 @@ class NodeEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     @classmethod
     def load(cls, folder: str | Path) -> NodeEmbedder:
         """What `save` wrote. Raises ValueError if the folder holds none, or one of another class."""
-        return load(cls, folder)
+        return load(cls, folder)[0]
 
     @property
     def _n_features_out(self) -> int:
@@ -222,7 +222,8 @@ def pretraining_config(params: Mapping[str, Any], default: tuple[str, dict[str, 
     if not isinstance(settings, Mapping):
         raise ValueError(f"settings must map keys of a config to values, such as {{'train.clip': 1}}, got {settings!r}")
     chosen = {place: params[key] for key, place in PLACES.items() if params.get(key) is not None}
-    if molecules and not load_config(name).encoder.name.startswith("molecule_"):
+    named = chosen.get("encoder.name", settings.get("encoder.name", "molecule_gin"))
+    if molecules and str(named).startswith("molecule_") and not reads_molecules(load_config(name)):
         usual = load_config(FOR_MOLECULES[0])
         encoder = {f"encoder.{key}": value for key, value in usual.encoder.model_dump().items()}
         values = encoder | {"readout": usual.readout} | values
@@ -231,7 +232,12 @@ def pretraining_config(params: Mapping[str, Any], default: tuple[str, dict[str, 
     return load_config(name, overrides)
 
 
-def pretrain(estimator: Embedder, config: Config, data: Data | GraphStore, molecules: bool) -> Embedder:
+def reads_molecules(config: Config) -> bool:
+    """Whether the config's encoder is one of molecules."""
+    return config.encoder.name.startswith("molecule_")
+
+
+def pretrain(estimator: Estimator, config: Config, data: Data | GraphStore, molecules: bool) -> Estimator:
     """The estimator, fitted on the graphs by the config."""
     if getattr(config.method, "variational", False):
         raise ValueError(
@@ -260,25 +266,29 @@ def pretrain(estimator: Embedder, config: Config, data: Data | GraphStore, molec
     return fitted(estimator, model, features, scaled, molecules)
 
 
-def fitted(estimator: Embedder, model: Pretrained, features: str | None, scaled: bool, molecules: bool) -> Embedder:
+def fitted(estimator: Estimator, model: Pretrained, features: str | None, scaled: bool, molecules: bool) -> Estimator:
     """The estimator with what it has learned: the model, which features it reads, and whether it takes SMILES."""
     estimator.model_, estimator.features_, estimator.scaled_, estimator.molecules_ = model, features, scaled, molecules
     estimator.n_features_out_ = model.encoder.out_dim
     return estimator
 
 
-def pretrained_model(params: Mapping[str, Any], level: str) -> Pretrained:
-    """The weights named by `pretrained`, for graphs or nodes. Raises ValueError if a parameter asks for training."""
-    asked = [name for name in ("config", "settings", *TRAINING) if params.get(name) is not None]
-    if asked:
+def pretrained_model(
+    params: Mapping[str, Any], level: str, others: Sequence[str] = ("config", "settings", *TRAINING)
+) -> Pretrained:
+    """The weights named by `pretrained`, for graphs or nodes. Raises ValueError if one of `others` is given too."""
+    given = [name for name in others if params.get(name) is not None]
+    if given:
         raise ValueError(
-            f"pretrained={str(params['pretrained'])!r} is taken as it is, but {', '.join(asked)} "
-            f"{'asks' if len(asked) == 1 else 'ask'} for training; leave one or the other out"
+            f"pretrained={str(params['pretrained'])!r} is an encoder as it is, but {', '.join(given)} "
+            f"{'says' if len(given) == 1 else 'say'} how to make one; leave one or the other out"
         )
     model = load_pretrained(params["pretrained"])
     if (model.readout is None) == (level == "graph"):
-        fitting = "nodes: take NodeEmbedder" if level == "graph" else "graphs: take GraphEmbedder"
-        raise ValueError(f"pretrained={str(params['pretrained'])!r} embeds {fitting}")
+        other = "node" if level == "graph" else "graph"
+        raise ValueError(
+            f"pretrained={str(params['pretrained'])!r} embeds {other}s; it is for the estimators of {other}s"
+        )
     return model
 
 
@@ -287,7 +297,7 @@ def molecule_features(encoder: Any) -> str:
     return getattr(encoder, "features", "benchmark")
 
 
-def embedded(estimator: GraphEmbedder | NodeEmbedder, data: Data | GraphStore) -> NDArray[np.float32]:
+def embedded(estimator: Any, data: Data | GraphStore) -> NDArray[np.float32]:
     """Embeddings of the graphs, computed on the estimator's device."""
     data = featured(data, estimator.features_, estimator.scaled_)
     return embed(estimator.model_, data, device=device_of(estimator.device)).numpy()
@@ -296,8 +306,8 @@ def embedded(estimator: GraphEmbedder | NodeEmbedder, data: Data | GraphStore) -
 # --- saving -----------------------------------------------------------------------------------------------------------
 
 
-def save(estimator: GraphEmbedder | NodeEmbedder, folder: str | Path) -> None:
-    """Write what `save_pretrained` writes, in full precision, and estimator.json."""
+def save(estimator: Any, folder: str | Path, more: Mapping[str, Any] | None = None) -> None:
+    """Write what `save_pretrained` writes, in full precision, and estimator.json, with `more` in it."""
     check_is_fitted(estimator)
     model, folder = estimator.model_, Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -314,16 +324,17 @@ def save(estimator: GraphEmbedder | NodeEmbedder, folder: str | Path) -> None:
     )
     values = {
         "estimator": type(estimator).__name__,
-        "params": estimator.get_params(deep=False) | ({"graph": None} if isinstance(estimator, NodeEmbedder) else {}),
+        "params": {key: value for key, value in estimator.get_params(deep=False).items() if key != "graph"},
         "features": estimator.features_,
         "scaled": estimator.scaled_,
         "molecules": estimator.molecules_,
+        **(more or {}),
     }
     write_whole(folder / "estimator.json", json.dumps(values, indent=1, default=plain).encode() + b"\n")
 
 
-def load(cls: type[Embedder], folder: str | Path) -> Embedder:
-    """The estimator that `save` wrote."""
+def load(cls: type[Estimator], folder: str | Path) -> tuple[Estimator, dict[str, Any]]:
+    """The estimator that `save` wrote, and all of estimator.json."""
     path = Path(folder) / "estimator.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -331,9 +342,11 @@ def load(cls: type[Embedder], folder: str | Path) -> Embedder:
         if kind != cls.__name__:
             raise ValueError(f"it is a {kind}, not a {cls.__name__}; load it with {kind}.load")
         model = load_pretrained(folder)
-        return fitted(cls(**params), model, values["features"], bool(values["scaled"]), bool(values["molecules"]))
+        estimator = cls(**params)
+        fitted(estimator, model, values["features"], bool(values["scaled"]), bool(values["molecules"]))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: no estimator of graphcl can be read there: {error!s:.300}") from None
+    return estimator, values
 
 
 def plain(value: Any) -> Any:

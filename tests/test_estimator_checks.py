@@ -40,7 +40,8 @@ def rows_as_nodes(X):
 
 
 def table_of(X):
-    table = np.asarray(X) if isinstance(X, list) or hasattr(X, "__array__") else None
+    graphs = isinstance(X, list) and isinstance(X[0], Data)  # converted already, by the method that called this one
+    table = np.asarray(X) if (isinstance(X, list) and not graphs) or hasattr(X, "__array__") else None
     return table if table is not None and table.ndim == 2 and table.dtype != object else None
 
 
@@ -64,11 +65,17 @@ def on_tables(kind, convert):
 # Names of this module, as pickle wants them.
 GraphEmbedder = on_tables(graphcl.GraphEmbedder, rows_as_graphs)
 NodeEmbedder = on_tables(graphcl.NodeEmbedder, rows_as_nodes)
+GraphClassifier = on_tables(graphcl.GraphClassifier, rows_as_graphs)
+GraphRegressor = on_tables(graphcl.GraphRegressor, rows_as_graphs)
+NodeClassifier = on_tables(graphcl.NodeClassifier, rows_as_nodes)
 
 SMALL = {"hidden": 8, "layers": 1, "epochs": 1, "device": "cpu"}
 ESTIMATORS = [
     GraphEmbedder(**SMALL),
-    NodeEmbedder(**SMALL, settings={"encoder.out": 8, "method.proj_dim": 8}),
+    NodeEmbedder(**SMALL, settings={"method.proj_dim": 8}),
+    GraphClassifier(**SMALL | {"hidden": 16, "epochs": 10, "lr": 0.05}),
+    GraphRegressor(**SMALL | {"hidden": 16, "epochs": 10, "lr": 0.05}),
+    NodeClassifier(**SMALL | {"hidden": 16, "epochs": 30, "lr": 0.05}),
 ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -99,6 +101,12 @@ def test_molecules_are_the_stores_own():
     np.testing.assert_array_equal(fitted.transform(SMILES), want.numpy())
 
 
+def test_features_of_ogb_are_read_for_an_encoder_that_wants_them():
+    fitted = GraphEmbedder(**SMALL, settings={"encoder.features": "ogb"}).fit(SMILES)
+    want = graphcl.embed(fitted.model_, molecules_to_store(SMILES, features="ogb")[0])
+    np.testing.assert_array_equal(fitted.transform(SMILES), want.numpy())
+
+
 @pytest.mark.parametrize(
     ("X", "message"),
     [
@@ -133,7 +141,7 @@ def test_what_is_no_list_of_graphs_is_refused(X, message):
 
 
 def test_other_graphs_than_those_of_fit_are_refused(molecules):
-    with pytest.raises(ValueError, match="molecule_gin reads x as two integer columns"):
+    with pytest.raises(ValueError, match=r"reads? x as (two|2) integer columns"):
         molecules.transform(rings())
     on_rings = GraphEmbedder(**SMALL).fit(rings())
     with pytest.raises(ValueError, match="X holds SMILES, but this GraphEmbedder was fitted on other graphs"):
@@ -169,6 +177,9 @@ def test_smiles_get_a_molecular_encoder_under_any_config():
     params = GraphEmbedder("moco", hidden=16).get_params()
     config = pretraining_config(params, ("quickstart-molecules", {}), molecules=True)
     assert config.encoder == usual.encoder.model_copy(update={"hidden": 16}) and config.readout == usual.readout
+    params["encoder"] = "molecule_gcn"
+    config = pretraining_config(params, ("quickstart-molecules", {}), molecules=True)
+    assert (config.encoder.name, config.encoder.layers) == ("molecule_gcn", usual.encoder.layers)
     params["encoder"] = "gin"
     assert pretraining_config(params, ("quickstart-molecules", {}), molecules=True).encoder.name == "gin"
 
@@ -308,11 +319,11 @@ def test_what_cannot_be_loaded_or_saved_is_named(molecules, nodes, tmp_path):
         NodeEmbedder.load(tmp_path / "graphs")
     with pytest.raises(ValueError, match="no estimator of graphcl can be read there"):
         GraphEmbedder.load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"'.*nodes' embeds nodes: take NodeEmbedder"):
+    with pytest.raises(ValueError, match=r"'.*nodes' embeds nodes; it is for the estimators of nodes"):
         GraphEmbedder.from_pretrained(tmp_path / "nodes")
-    with pytest.raises(ValueError, match=r"'.*graphs' embeds graphs: take GraphEmbedder"):
+    with pytest.raises(ValueError, match=r"'.*graphs' embeds graphs; it is for the estimators of graphs"):
         NodeEmbedder.from_pretrained(tmp_path / "graphs")
-    with pytest.raises(ValueError, match="is taken as it is, but settings, epochs ask for training"):
+    with pytest.raises(ValueError, match="is an encoder as it is, but settings, epochs say how"):
         GraphEmbedder(pretrained=tmp_path / "graphs", epochs=3, settings={"method.tau": 1}).fit(SMILES)
     with pytest.raises(ValueError, match="device must be auto, cpu or cuda, got 'tpu'"):
         GraphEmbedder.from_pretrained(tmp_path / "graphs", device="tpu").transform(SMILES)
@@ -376,3 +387,14 @@ def test_numbered_nodes_of_a_set_graph():
 def test_what_is_no_graph_or_node_is_refused(graph, X, message):
     with pytest.raises(ValueError, match=message):
         NodeEmbedder(graph=graph, **SMALL).fit(X)
+
+
+# --- the example ------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_runs(molecules, tmp_path, capsys):
+    example = runpy.run_path(str(Path(__file__).parent.parent / "examples/estimators.py"))
+    assert 0 <= example["main"](["--molecules", "60", "--epochs", "1"]) <= 1
+    molecules.save(tmp_path / "weights")
+    assert 0 <= example["main"](["--molecules", "60", "--pretrained", str(tmp_path / "weights")]) <= 1
+    assert capsys.readouterr().out.count("ROC-AUC on 30 molecules") == 2
