@@ -146,7 +146,10 @@ class GraphRegressor(RegressorMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> GraphRegressor:
         """Train on the graphs X and their numbers y [n]."""
-        values = torch.tensor(checked(self, y), dtype=torch.float64)
+        y = checked(self, y)
+        if y.dtype.kind not in "iufb":
+            raise ValueError(f"y must be numbers, got {y.dtype} ({y[0]!r:.40}, ...); GraphClassifier is for classes")
+        values = torch.tensor(y, dtype=torch.float64)
         mean, scale = values.mean(), values.std(correction=0).clamp(min=1e-12)
         fit_graphs(self, X, ((values - mean) / scale).float(), 1)
         with torch.no_grad():  # the head gives numbers as they were
@@ -284,6 +287,9 @@ def classes_of(estimator: BaseEstimator, y: Any, unlabelled: bool = False) -> tu
 def training_config(estimator: Any, default: tuple[str, dict[str, Any]], molecules: bool) -> Config:
     """The config of a predictor from scratch; of pretrained weights only `train` and the batch size count."""
     params = estimator.get_params(deep=False) | {"config": None}
+    for name in ("epochs", "lr", "batch_size"):
+        if name in params and params[name] is None:
+            raise ValueError(f"{name} must be a number > 0, got None; the default is that of semi-supervised GraphCL")
     if estimator.pretrained is not None:
         params |= dict.fromkeys(FROM_SCRATCH)
     return pretraining_config(params, default, molecules)

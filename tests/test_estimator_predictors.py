@@ -76,6 +76,11 @@ def test_numbers_are_in_their_own_unit():
     np.testing.assert_allclose(scaled.predict(SMILES), 3 * fitted.predict(SMILES) - 7, rtol=1e-4)
 
 
+def test_words_are_no_numbers():
+    with pytest.raises(ValueError, match=r"y must be numbers, got <U5 .*GraphClassifier is for classes"):
+        GraphRegressor(**SMALL).fit(SMILES, KIND)
+
+
 def test_one_number_for_all_is_predicted_for_all():
     np.testing.assert_allclose(GraphRegressor(**SMALL).fit(SMILES, [4.0] * 8).predict(SMILES), 4.0, atol=1e-6)
 
@@ -136,7 +141,8 @@ def test_saved_is_loaded_to_the_bit(number, tmp_path):
         ({}, SMILES, np.linspace(0, 1, 8), "continuous"),
         ({}, SMILES, [*range(7), np.nan], "y contains NaN"),
         ({}, [*SMILES[:7], "C1CC"], KIND, r"X\[7\] is no molecule, 'C1CC'"),
-        ({"epochs": 0}, SMILES, KIND, "epochs"),
+        ({"epochs": 0}, SMILES, KIND, "train: epochs: input should be greater than 0, got 0"),
+        ({"batch_size": None}, SMILES, KIND, "batch_size must be a number > 0, got None"),
         ({"settings": {"method.tua": 1}}, SMILES, KIND, "unknown key 'tua'"),
         ({"pretrained": "nothing"}, SMILES, KIND, "is an encoder as it is, but hidden, layers say how to make one"),
         ({"pretrained": "nothing", "hidden": None, "layers": None}, SMILES, KIND, "no pretrained encoder 'nothing'"),
