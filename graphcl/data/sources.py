@@ -73,7 +73,8 @@ def load_data(
 
     Paths: a molecule file (.smi, .csv, .sdf, each also .gz, or .parquet); a folder of `.graphml` files, of `edges.csv`,
     of TU text files, or a saved GraphStore; a `.graphml` or `.npz` file.  features: see `with_features`; of molecules
-    `given` is the benchmark's 2 + 2 categories and `ogb` OGB's 9 + 3.  normalize: scale every node's features to sum 1.
+    `given` is the benchmark's 2 + 2 categories and `ogb` OGB's 9 + 3, which `ogbg-mol*` always has.  normalize: scale
+    every node's features to sum 1.
     smiles, targets, ids: columns of a molecule file, see `read_molecules`. Its y is [B] for one target, classes (-1:
     missing) if all known values are 0 or 1, else float (NaN: missing); for several it is float [B, T].
     Raises ValueError, in one line that names the place and the way out; also where there is no network.
@@ -86,8 +87,14 @@ def load_data(
         raise ValueError(f"{name}: data.smiles, data.targets and data.ids are for molecule files; leave them out here")
     elif isinstance(found, Path):
         source = _read_path(found)
+    elif found.kind == "molecule":
+        source = _molecules(found, of_molecules)
+    elif found.kind == "ogb":
+        from graphcl.data.ogb import ogb_store  # rdkit
+
+        source = ogb_store(found.name)
     else:
-        source = _read_named(found, of_molecules)
+        source = _read_named(found)
     source = with_features(source, features)
     return _normalize(source) if normalize else source
 
@@ -118,18 +125,12 @@ def _read_path(path: Path) -> Data | GraphStore:
     )
 
 
-def _read_named(entry: Entry, features: MoleculeFeatures) -> Data | GraphStore:
+def _read_named(entry: Entry) -> Data | GraphStore:
     if entry.name == "cora":
         return _bundled_cora()
     if entry.name == "imdb-binary":
         return _bundled_imdb()
-    if entry.name == "bbbp":
-        path = Path(str(files("graphcl.data") / "bundled" / "BBBP.csv"))
-        return _molecules(entry, path, features)
     raw = _raw_folder(entry)
-    if entry.kind == "molecule":
-        path = raw / _raw_names(entry)[0]
-        return _molecules(entry, path, features)
     if entry.kind == "tu" and raw.is_file():
         return cached(store_place(entry.name, [raw], _TU), entry.name, lambda _: [_packed_tu(raw, entry.canonical)])
     if entry.kind == "tu":
@@ -356,8 +357,10 @@ def _wikics(path: Path) -> Data:
     return data
 
 
-def _molecules(entry: Entry, path: Path, features: MoleculeFeatures) -> GraphStore:
+def _molecules(entry: Entry, features: MoleculeFeatures) -> GraphStore:
     """y: [B] classes (int64) or values (float) for one task, [B, T] float for several, NaN: not measured."""
+    folder = files("graphcl.data") / "bundled" if entry.bundled else _raw_folder(entry)
+    path = Path(str(folder)) / _raw_names(entry)[0]
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file))
     _, _, _, smiles, targets = MoleculeNet.names[entry.name]
