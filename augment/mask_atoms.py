@@ -9,6 +9,8 @@ Differs: round(rate * n) atoms, theirs is rounded down and at least one; the mas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -16,17 +18,17 @@ from torch_geometric.transforms import BaseTransform
 
 from augment._plan import Plan, carry_out
 from augment._segments import Graphs, check_rate, edges_of, exact_share
-from augment.mask_attributes import category_rows
+from augment.mask_attributes import category_rows, check_category
 
 
 class MaskAtoms(BaseTransform):
     """Hide exactly round(rate * n) atoms of every molecule, chosen uniformly, and the bonds at them.
 
     The first column of x, the type of an atom, becomes `atom`, and its others 0; so do those of edge_attr with `bond`,
-    at both directions of every bond of a hidden atom.
+    at both directions of every bond of a hidden atom. Where 0 is no neutral category (OGB's features) give all of them.
 
     rate: share of the atoms, in [0, 1]; ValueError otherwise.
-    atom, bond: the categories that the encoder reserves; bond None leaves the bonds alone.
+    atom, bond: the category that the encoder reserves, or one for each column; bond None leaves the bonds alone.
     generator: of the draws, on the data's device; None is torch's own.
     ValueError for an x or an edge_attr that is no integer category; without edge_attr only atoms are hidden.
     """
@@ -34,15 +36,15 @@ class MaskAtoms(BaseTransform):
     def __init__(
         self,
         rate: float = 0.25,
-        atom: int = 119,
-        bond: int | None = 5,
+        atom: int | Sequence[int] = 119,
+        bond: int | Sequence[int] | None = 5,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         self.rate = check_rate("rate", rate, "the share of atoms to mask")
-        for name, category in (("atom", atom), ("bond", bond if bond is not None else 0)):
-            if isinstance(category, bool) or not isinstance(category, int) or category < 0:
-                raise ValueError(f"{name} must be a category, an integer >= 0, got {category!r}")
+        check_category("atom", atom)
+        if bond is not None:
+            check_category("bond", bond)
         self.atom, self.bond = atom, bond
         self.generator = generator
 
@@ -62,10 +64,9 @@ class MaskAtoms(BaseTransform):
         return Plan(node_values=atoms, edge_values={"edge_attr": bonds})
 
 
-def _hide(value: Tensor, hidden: Tensor, category: int, name: str) -> Tensor:
-    """`value [M, F]` or `[M]` with the category, and 0 in the other columns, where `hidden [M]`."""
+def _hide(value: Tensor, hidden: Tensor, category: int | Sequence[int], name: str) -> Tensor:
+    """`value [M, F]` or `[M]` with the category, and 0 in the columns for which none is given, where `hidden [M]`."""
+    if isinstance(category, int) and value.dim() > 1:
+        category = [category] + [0] * (value.size(-1) - 1)
     index = hidden.nonzero().view(-1)
-    columns = 1 if value.dim() == 1 else value.size(-1)
-    ids = [category] + [0] * (columns - 1)
-    rows = category_rows(value, (index.numel(), *value.shape[1:]), ids if columns > 1 else category, name)
-    return value.index_copy(0, index, rows)
+    return value.index_copy(0, index, category_rows(value, (index.numel(), *value.shape[1:]), category, name))

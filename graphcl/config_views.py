@@ -132,8 +132,8 @@ class MaskAtoms(Strict):
 
     name: Literal["mask_atoms"]
     rate: Rate = 0.25
-    atom: NonNegativeInt = 119
-    bond: NonNegativeInt | None = 5
+    atom: int | tuple[int, ...] = 119
+    bond: int | tuple[int, ...] | None = 5
 
 
 class RingSubgraph(Strict):

@@ -17,14 +17,19 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from augment._segments import exact_k, graphs_of
-from graphcl.encoders.molecule_inputs import ATOMS, BONDS
+from graphcl.encoders.molecule_inputs import ATOMS, BONDS, FEATURES
 from graphcl.methods.method import Encoder, Method
 
 MASKED_ATOM, MASKED_BOND = ATOMS - 1, BONDS - 1
+OGB = FEATURES["ogb"]
+MASKED = {  # what hidden rows become, by the number of columns
+    "x": {2: (MASKED_ATOM, 0), 9: tuple(rows - 1 for rows in OGB.atoms.values())},
+    "edge_attr": {2: (MASKED_BOND, 0), 3: (MASKED_BOND, *[rows - 1 for rows in list(OGB.bonds.values())[1:]])},
+}
 
 
 class AttributeMasking(Method):
-    """encoder reads molecules: x [N, C] and edge_attr [E, C] integer categories, the types in the first column.
+    """encoder reads molecules: categories x [N, 2] and edge_attr [E, 2], or OGB's [N, 9] and [E, 3], types first.
 
     rate: of every molecule of n atoms int(n * rate) + 1 are masked, at most all.
     mask_edges: also hide all bonds of the masked atoms, and predict their types from the sum of both ends' embeddings.
@@ -44,11 +49,11 @@ class AttributeMasking(Method):
         check_categories(data)
         masked = self.choose(data)  # [N]
         view, bonds = copy.copy(data), None
-        view.x = hidden(data.x, masked, MASKED_ATOM)
+        view.x = hidden(data.x, masked, "x")
         if self.bond_type is not None:
             src, dst = data.edge_index
             touched = masked[src] | masked[dst]  # [E], both directions of a bond
-            view.edge_attr = hidden(data.edge_attr, touched, MASKED_BOND)
+            view.edge_attr = hidden(data.edge_attr, touched, "edge_attr")
             bonds = (touched & (src < dst)).nonzero().view(-1)
         h, atoms = self.encoder(view), masked.nonzero().view(-1)
         parts = scores(self.atom_type(h[atoms]), data.x[atoms, 0])
@@ -69,10 +74,10 @@ class AttributeMasking(Method):
         return self.readout(self.encoder(data), data)
 
 
-def hidden(codes: Tensor, rows: Tensor, category: int) -> Tensor:
-    """codes [., C] with `category` in the first column and 0 in the others where rows [.] is true."""
-    codes = codes.masked_fill(rows[:, None], 0)
-    return torch.cat([codes[:, :1].masked_fill(rows[:, None], category), codes[:, 1:]], dim=1)
+def hidden(codes: Tensor, rows: Tensor, name: str) -> Tensor:
+    """codes [., C], the attribute `name`, with the masked category of every column where rows [.] is true."""
+    categories = enumerate(MASKED[name][codes.size(1)])
+    return torch.stack([codes[:, column].masked_fill(rows, category) for column, category in categories], dim=1)
 
 
 def scores(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -85,10 +90,11 @@ def scores(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
 def check_categories(data: Data) -> None:
     """Refuse what is no molecule of integer categories."""
     for name, codes, what in (("x", data.x, "atoms"), ("edge_attr", data.edge_attr, "bonds")):
-        fits = codes is not None and codes.dim() == 2 and codes.size(1) > 0 and not codes.is_floating_point()
-        if not fits or codes.dtype == torch.bool:
+        fits = codes is not None and codes.dim() == 2 and codes.size(1) in MASKED[name]
+        if not fits or codes.is_floating_point() or codes.dtype == torch.bool:
             got = "nothing" if codes is None else f"{codes.dtype} of shape {tuple(codes.shape)}"
             raise ValueError(
-                f"attribute_masking predicts the types of atoms: it needs {name} as integer categories of {what}, "
-                f"the type in the first column, got {got}; read molecules from SMILES, or pretrain with graphcl"
+                f"attribute_masking predicts the types of atoms: it needs {name} as integer categories of {what} in "
+                f"{' or '.join(map(str, MASKED[name]))} columns, got {got}; read molecules from SMILES, or pretrain "
+                "with graphcl"
             )

@@ -242,11 +242,18 @@ def test_masked_atoms_hide_their_bonds(bbbp):
     assert set(MaskAtoms(1.0)(narrow).x.tolist()) == {119} and set(MaskAtoms(1.0)(narrow).edge_attr.tolist()) == {5}
 
 
-@pytest.mark.parametrize("category", [-1, 1.5, (119, 0), True])
+def test_masked_columns_of_their_own(bbbp):
+    out = MaskAtoms(1.0, (7, 2), (3, 1))(bbbp)
+    assert (out.x == torch.tensor([7, 2])).all() and (out.edge_attr == torch.tensor([3, 1])).all()
+    with pytest.raises(ValueError, match="category has 3 ids, x has 2 columns"):
+        MaskAtoms(1.0, (7, 2, 1))(bbbp)
+
+
+@pytest.mark.parametrize("category", [1.5, (), (1, "a"), "none"])
 def test_a_mask_that_is_no_category_is_refused(category):
-    with pytest.raises(ValueError, match=r"atom must be a category, an integer >= 0, got"):
+    with pytest.raises(ValueError, match="category must be an integer or one for each column, got"):
         MaskAtoms(atom=category)
-    with pytest.raises(ValueError, match=r"bond must be a category, an integer >= 0, got"):
+    with pytest.raises(ValueError, match="category must be an integer or one for each column, got"):
         MaskAtoms(bond=category)
 
 

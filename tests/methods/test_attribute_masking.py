@@ -104,19 +104,41 @@ def test_odd_sizes(sizes, mask_edges):
     assert all(head.weight.grad is not None for head in heads), "DDP waits for the gradient of every parameter"
 
 
-def test_columns_beyond_the_first_become_zero():
-    codes = torch.tensor([[7, 2, 3], [8, 1, 1]], dtype=torch.uint8)
-    assert hidden(codes, torch.tensor([True, False]), 119).tolist() == [[119, 0, 0], [8, 1, 1]]
-    assert codes.tolist() == [[7, 2, 3], [8, 1, 1]]
+def test_every_column_becomes_its_masked_category():
+    codes = torch.tensor([[7, 2], [8, 1]], dtype=torch.uint8)
+    assert hidden(codes, torch.tensor([True, False]), "x").tolist() == [[119, 0], [8, 1]]
+    assert hidden(codes, torch.tensor([True, False]), "edge_attr").tolist() == [[5, 0], [8, 1]]
+    assert codes.tolist() == [[7, 2], [8, 1]]
+
+
+@pytest.mark.parametrize("mask_edges", [False, True])
+def test_with_the_features_of_ogb(mask_edges):
+    smiles = ["CCO", "c1ccccc1[N+](=O)[O-]", "C", "C/C=C/[C@H](F)Cl"]
+    data = molecules_to_store(smiles, features="ogb", name="few")[0].batch(torch.arange(4))
+    torch.manual_seed(0)
+    encoder = MoleculeGIN(8, layers=2, features="ogb")
+    method = choosing(AttributeMasking(encoder, Readout("mean"), mask_edges=mask_edges), list(range(data.num_nodes)))
+    seen = []
+    encoder.register_forward_hook(lambda module, inputs, h: seen.append(inputs[0]))
+    assert method.loss(data)["loss"].isfinite()
+    assert seen[0].x.unique(dim=0).tolist() == [[119, 5, 12, 12, 10, 6, 6, 2, 2]]
+    if mask_edges:
+        assert seen[0].edge_attr.unique(dim=0).tolist() == [[5, 6, 2]]
+    else:
+        assert seen[0].edge_attr.equal(data.edge_attr)
 
 
 def test_what_is_no_molecule_is_refused():
     method = AttributeMasking(encoder(), Readout())
-    with pytest.raises(ValueError, match=r"needs x as integer categories of atoms.*got torch.float32 of shape"):
+    with pytest.raises(
+        ValueError, match=r"needs x as integer categories of atoms in 2 or 9 columns, got torch.float32 of shape"
+    ):
         method.loss(graphs())
     data = molecules()
     data.edge_attr = None
-    with pytest.raises(ValueError, match=r"needs edge_attr as integer categories of bonds.*got nothing"):
+    with pytest.raises(
+        ValueError, match=r"needs edge_attr as integer categories of bonds in 2 or 3 columns, got nothing"
+    ):
         small().loss(data)
 
 
