@@ -92,7 +92,8 @@ def check_category(place: str, category: int | Sequence[int] | None) -> None:
         raise ValueError(
             f"{place} needs category: the id, or one for each column, that the encoder reserves for masked rows"
         )
-    if not isinstance(ids, list | tuple) or not ids or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+    numbers = isinstance(ids, list | tuple) and all(isinstance(i, int) and not isinstance(i, bool) for i in ids)
+    if not numbers or not ids:
         raise ValueError(f"category must be an integer or one for each column, got {category!r}")
 
 
