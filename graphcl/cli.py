@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from graphcl import cli_benchmark, cli_hub
+from graphcl import cli_benchmark, cli_hub, cli_molecules
 from graphcl.process import set_threads, tune_memory
 
 if TYPE_CHECKING:
@@ -119,38 +119,6 @@ def evaluate(run_folder: RunFolder, overrides: Overrides = None) -> None:
     report(load_run(run_folder, overrides or []))
 
 
-@app.command(
-    epilog="Examples: graphcl embed runs/quickstart -o cora.npz | "
-    "graphcl embed runs/moco --data my/graphs -o out.parquet"
-)
-def embed(
-    run_folder: RunFolder,
-    output: Annotated[Path, typer.Option("--output", "-o", help="file to write, .npz or .parquet", show_default=False)],
-    data: Annotated[str | None, typer.Option("--data", help="other data than the run's: a name or a path")] = None,
-) -> None:
-    """Write the embeddings of a data set, one row an item, in the original order with its id."""
-    if output.suffix not in {".npz", ".parquet"}:
-        raise ValueError(f"output {str(output)!r} must end in .npz or .parquet")
-    if not output.parent.is_dir():
-        raise ValueError(f"output {str(output)!r}: there is no folder {str(output.parent)!r}")
-    if data is not None:
-        from graphcl.data.catalogue import find
-
-        find(data)
-    from graphcl.read_config import run_config
-
-    run_config(run_folder)
-    from graphcl.builder import load_run
-    from graphcl.evaluate.embed import embed as embed_source
-    from graphcl.evaluate.export import write_embeddings
-
-    set_threads()
-    run = load_run(run_folder, [f"data.name={json.dumps(data)}"] if data is not None else [], split=False)
-    z = embed_source(run.method, run.data)
-    write_embeddings(output, z, run.data)
-    out.print(f"{output}: {z.shape[0]} embeddings of width {z.shape[1]}")
-
-
 @app.command(epilog="Examples: graphcl methods | graphcl methods grace")
 def methods(
     name: Annotated[str | None, typer.Argument(help="show the settings of one", show_default=False)] = None,
@@ -207,6 +175,7 @@ def bench(
 
 cli_benchmark.register(app)
 cli_hub.register(app)
+cli_molecules.register(app)
 
 
 def catalogue(kind: str, name: str | None) -> None:

@@ -152,6 +152,7 @@ class Trained(NamedTuple):
     model: Model
     last_scores: Judged  # with further metrics
     best_scores: Judged
+    best_out: Tensor  # outputs for the rows `task.other` after that epoch
 
 
 def train(
@@ -195,7 +196,7 @@ def train(
             if settings.patience is not None and epoch - best >= settings.patience:
                 break
     model.load_state_dict(state)
-    return Trained(found, best, model, task.judge(out, also=True), task.judge(best_out, also=True))
+    return Trained(found, best, model, task.judge(out, also=True), task.judge(best_out, also=True), best_out)
 
 
 def _runs(

@@ -1,0 +1,296 @@
+"""An assay: a file of molecules with measured targets -> split, fine-tuned ensemble, baseline, report, predictions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphcl.checkpoint import make_folder, write_whole
+from graphcl.data.molecule_files import read_molecules, task_kinds, write_rejected
+from graphcl.data.molecules import MoleculeFeatures, Rejected
+from graphcl.data.scaffolds import random_scaffold_split, scaffold_split
+from graphcl.data.splits import Split, random_split
+from graphcl.data.store import GraphStore
+from graphcl.evaluate.baselines import ecfp_of_store
+from graphcl.evaluate.finetune import Settings
+from graphcl.evaluate.probe import linear_probe
+from graphcl.evaluate.ridge import ridge
+from graphcl.evaluate.scores import METRICS, NAMES, PLAIN, Scores
+from graphcl.evaluate.tasks import Judged
+from graphcl.hub import Pretrained, PretrainedConfig
+from graphcl.molecule_tables import TableWriter
+from graphcl.predictor import Ensembled, Predictor, train_predictor
+from graphcl.runlog import write_environment
+
+SPLITS = ("scaffold", "random_scaffold", "random")
+RATIOS = (0.8, 0.1, 0.1)
+FILES = {
+    *("predictor.json", "model.safetensors", "report.json", "report.md", "environment.json"),
+    *("predictions.csv", "rejected.csv"),
+}
+RULES = {"last": "paper: last epoch", "clean": "clean: best epoch on validation"}
+
+
+class Assay(NamedTuple):
+    """The molecules of a file with their labels, and the rows that are none."""
+
+    path: Path
+    store: GraphStore  # y: [B, T], NaN where unknown
+    rejected: list[Rejected]
+    targets: tuple[str, ...]
+    kind: Literal["classification", "regression"]
+
+
+class Tuned(NamedTuple):
+    """What `tune` made."""
+
+    predictor: Predictor
+    split: Split  # rows of the assay's store
+    report: dict[str, Any]
+
+
+def read_assay(
+    path: str | Path,
+    targets: Sequence[str],
+    *,
+    smiles: str | None = None,
+    ids: str | None = None,
+    features: MoleculeFeatures = "benchmark",
+    strict: bool = False,
+    progress: bool = False,
+) -> Assay:
+    """The assay of a molecule file; see `read_molecules` for the columns.
+
+    Targets whose known values are all 0 or 1 are classified, others regressed. Raises ValueError for a target with
+    fewer than two different values, with two that are not 0 and 1, and for targets of both kinds.
+    """
+    path = Path(path)
+    if not targets or len(set(targets)) < len(targets):
+        raise ValueError(
+            f"targets must be different columns of {path}, at least one, got {', '.join(targets) or 'none'}"
+        )
+    store, rejected = read_molecules(
+        path, smiles=smiles, targets=targets, ids=ids, features=features, strict=strict, progress=progress
+    )
+    assert store.y is not None
+    for name, y in zip(targets, store.y.unbind(1), strict=True):
+        values = y[~y.isnan()].unique().tolist()
+        if len(values) < 2:
+            only = f"{values[0]:g} wherever it is known" if values else "empty in every row with a molecule"
+            raise ValueError(f"{path}: target {name!r} is {only}; there is nothing to learn from it, leave it out")
+        if len(values) == 2 and values != [0, 1]:
+            low, high = values
+            raise ValueError(
+                f"{path}: target {name!r} has two values, {low:g} and {high:g}; write 0 and 1 for two classes"
+            )
+    kinds = dict(zip(targets, task_kinds(store.y), strict=True))
+    if len(set(kinds.values())) > 1:
+        shown = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        raise ValueError(f"{path}: targets of both kinds, {shown}; fine-tune one model for each kind")
+    return Assay(path, store, rejected, tuple(targets), next(iter(kinds.values())))
+
+
+def split_assay(assay: Assay, how: str, seed: int) -> Split:
+    """80 % train, 10 % validation, 10 % test of the molecules with a label; seed: of the random ones."""
+    if how not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {how!r}")
+    assert assay.store.y is not None and assay.store.smiles is not None
+    rows = (~assay.store.y.isnan()).any(1).nonzero()[:, 0]
+    smiles = [assay.store.smiles[i] for i in rows.tolist()]
+    if how == "random":
+        split = random_split(len(rows), seed, ratios=RATIOS)[0]
+    else:
+        split = scaffold_split(smiles, RATIOS) if how == "scaffold" else random_scaffold_split(smiles, seed, RATIOS)
+    return Split(*(rows[part] for part in split))
+
+
+def tune(
+    assay: Assay,
+    starts: dict[str, Pretrained | PretrainedConfig],
+    *,
+    split: str = "scaffold",
+    split_seed: int = 0,
+    metric: str | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    settings: Settings,
+    baselines: bool = True,
+    device: torch.device | str | None = None,
+    tell: Callable[[str, int, int, Judged], None] | None = None,
+) -> Tuned:
+    """Fine-tune from each start (name -> pretrained encoder, or config to begin from scratch); the first one is kept.
+
+    The report has for each start the scores by both rules, mean and standard deviation over the seeds, and those of the
+    ensemble; with `baselines` ECFP4 under logistic regression (values: ridge regression).
+    """
+    began = time.perf_counter()
+    if metric is None:
+        metric = "roc_auc" if assay.kind == "classification" else "rmse"
+    if (metric in METRICS) != (assay.kind == "classification"):
+        fitting = "roc_auc, prc_auc or accuracy" if assay.kind == "classification" else "rmse or mae"
+        raise ValueError(f"{assay.path}: metric {metric!r} is not for a {assay.kind}; use {fitting}")
+    parts = split_assay(assay, split, split_seed)
+    rows: list[dict[str, Any]] = []
+    best: dict[str, list[int]] = {}
+    kept: Predictor | None = None
+    for name, start in starts.items():
+        told = None if tell is None else (lambda seed, epoch, judged, name=name: tell(name, seed, epoch, judged))
+        predictor, found = train_predictor(
+            start,
+            assay.store,
+            parts,
+            metric=metric,
+            seeds=seeds,
+            targets=assay.targets,
+            settings=settings,
+            device=device,
+            tell=told,
+        )
+        kept = kept or predictor
+        best[name] = found.epochs
+        rows += rows_of(name, found, metric)
+    if baselines:
+        rows.append(baseline(assay, parts, metric))
+    assert kept is not None
+    report = {
+        "assay": assay.path.name,
+        "kind": assay.kind,
+        "targets": list(assay.targets),
+        "molecules": len(assay.store),
+        "rejected": len(assay.rejected),
+        "split": {"kind": split, "seed": split_seed}
+        | {part: len(numbers) for part, numbers in parts._asdict().items()},
+        "left_out": [name for name, one in zip(assay.targets, kept.config.learned, strict=True) if not one],
+        "metric": metric,
+        "scores": rows,
+        "seeds": list(seeds),
+        "settings": settings._asdict(),
+        "best_epochs": best,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    return Tuned(kept, parts, report)
+
+
+def rows_of(name: str, found: Ensembled, metric: str) -> list[dict[str, Any]]:
+    """Rows of the report: by the two rules, and of the ensemble."""
+    each = [row_of(name, rule, getattr(found.by_rule, key)) for key, rule in RULES.items()]
+    together = {metric: found.together.test} | found.together.also
+    return [
+        *each,
+        {"model": f"{name}, ensemble", "rule": RULES["clean"], "scores": {k: [v] for k, v in together.items()}},
+    ]
+
+
+def row_of(name: str, rule: str, scores: Scores) -> dict[str, Any]:
+    """A row of the report: each metric with its value under every seed."""
+    found = {scores.metric: scores.values, **scores.also}
+    return {"model": name, "rule": rule, "scores": {metric: list(values) for metric, values in found.items()}}
+
+
+def baseline(assay: Assay, split: Split, metric: str) -> dict[str, Any]:
+    """ECFP4 in 2048 bits under logistic regression or ridge regression, whose strength is chosen on validation."""
+    assert assay.store.y is not None
+    x = ecfp_of_store(assay.store)
+    if assay.kind == "classification":
+        return row_of(
+            "ECFP4 + logistic regression",
+            "clean: strength chosen on validation",
+            linear_probe(x, assay.store.y, split, metric=metric),
+        )
+    found = ridge(x, assay.store.y, split, metric=metric)
+    row = row_of("ECFP4 + ridge regression", "clean: strength chosen on validation", found)
+    return row | {"scores": {key: values for key, values in row["scores"].items() if key in ("rmse", "mae")}}
+
+
+def shown(metric: str, values: Sequence[float]) -> str:
+    """`71.20 ± 0.80`: mean and sample standard deviation, in percent but for errors."""
+    one = Scores("", metric, tuple(values), ())
+    by = 1 if metric in PLAIN else 100
+    digits = 3 if metric in PLAIN else 2
+    return f"{by * one.mean:.{digits}f}" + f" ± {by * one.std:.{digits}f}" * (len(values) > 1)
+
+
+def table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the scores on test."""
+    metrics = list(dict.fromkeys(metric for row in report["scores"] for metric in row["scores"]))
+    unit = {metric: "" if metric in PLAIN else " (%)" for metric in metrics}
+    head = ["model", "rule", *(f"{NAMES[metric]}{unit[metric]}" for metric in metrics)]
+    return head, [
+        [row["model"], row["rule"], *(shown(m, row["scores"][m]) if m in row["scores"] else "" for m in metrics)]
+        for row in report["scores"]
+    ]
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a page."""
+    head, rows = table(report)
+    split = report["split"]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    settings = ", ".join(f"{key} {value}" for key, value in report["settings"].items() if value is not None)
+    left_out = report["left_out"]
+    parts = ", ".join(f"{part} {split[part]:,}" for part in Split._fields)
+    paragraphs = [
+        f"# {', '.join(report['targets'])} of {report['assay']}",
+        f"{report['kind'].capitalize()}, {report['molecules']:,} molecules ({report['rejected']:,} rows are none), "
+        f"{split['kind']} split: {parts}.",
+        *([f"Left out, as the split cannot teach or score them: {', '.join(left_out)}."] if left_out else []),
+        f"Scores on test, mean ± standard deviation over {len(report['seeds'])} seeds of the training on one split:",
+        "\n".join(lines),
+        "The saved model is the ensemble. In predictions.csv the uncertainty is the standard deviation over its "
+        "members, similarity the highest Tanimoto similarity to a training molecule (Morgan fingerprints, radius 2).",
+        f"Settings: {settings}.",
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def write_folder(folder: str | Path, assay: Assay, tuned: Tuned) -> None:
+    """Write the model, report.json, report.md, environment.json, predictions.csv and rejected.csv."""
+    folder = Path(folder)
+    make_folder(folder)
+    write_predictions(folder / "predictions.csv", assay, tuned)
+    write_rejected(folder / "rejected.csv", assay.rejected)
+    write_whole(folder / "report.json", (json.dumps(tuned.report, indent=1) + "\n").encode())
+    write_whole(folder / "report.md", markdown(tuned.report).encode())
+    write_environment(folder, seconds=tuned.report["seconds"])
+    tuned.predictor.save(folder)  # last: a folder that has it is complete
+
+
+def value_columns(targets: Sequence[str]) -> list[str]:
+    """Names of the columns of `values`."""
+    return [column for name in targets for column in (f"{name}_predicted", f"{name}_uncertainty")] + ["similarity"]
+
+
+def values(predictor: Predictor, store: GraphStore) -> Tensor:
+    """[B, 2 T + 1]: prediction and uncertainty of each target, and the similarity to the training molecules."""
+    assert store.smiles is not None
+    found = predictor.predict(store)
+    pairs = torch.stack([found.mean, found.std], dim=2).flatten(1)
+    return torch.cat([pairs, predictor.similarity(store.smiles)[:, None]], dim=1)
+
+
+def write_predictions(path: Path, assay: Assay, tuned: Tuned) -> None:
+    """A row for every row of the assay's file: id, smiles, split, targets, predictions, reason if it is no molecule."""
+    store, count = assay.store, len(assay.store) + len(assay.rejected)
+    assert store.smiles is not None and store.names is not None and store.y is not None
+    refused = {one.row: one for one in assay.rejected}
+    rows = [row for row in range(count) if row not in refused]  # of the file, one for each molecule
+    ids, smiles, parts = [""] * count, [""] * count, [""] * count
+    reasons: list[str | None] = [None] * count
+    for place, row in enumerate(rows):
+        ids[row], smiles[row] = store.names[place], store.smiles[place]
+    for row, one in refused.items():
+        ids[row], smiles[row], reasons[row] = one.id or str(row), one.smiles, one.reason
+    for part, numbers in tuned.split._asdict().items():
+        for place in numbers.tolist():
+            parts[rows[place]] = part
+    columns = value_columns(assay.targets)
+    numbers = np.full((count, len(assay.targets) + len(columns)), np.nan, dtype=np.float32)
+    numbers[rows] = torch.cat([store.y.float(), values(tuned.predictor, store)], dim=1).numpy()
+    with TableWriter(path, ("id", "smiles", "split"), (*assay.targets, *columns)) as writer:
+        writer.append((ids, smiles, parts), numbers, reasons)

@@ -1,0 +1,346 @@
+"""The commands for molecules: finetune, predict; and embed, which takes molecule files beside data sets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from graphcl.process import set_threads
+
+if TYPE_CHECKING:
+    from graphcl.evaluate.tasks import Judged
+    from graphcl.hub import Pretrained, PretrainedConfig
+
+out = Console()
+SCRATCH = ("none", "scratch")
+Model = Annotated[
+    str,
+    typer.Argument(help="a shipped name (graphcl pretrained), or a folder of pretrain or export", show_default=False),
+]
+Smiles = Annotated[str | None, typer.Option("--smiles", help="column of the SMILES; none: smiles")]
+Ids = Annotated[str | None, typer.Option("--id", help="column that names the rows; none: row numbers")]
+Strict = Annotated[bool, typer.Option("--strict", help="stop at the first row that is no molecule")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; none: all that there are")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
+Molecules = Annotated[
+    Path,
+    typer.Argument(help=".csv, .smi, .sdf (also .gz) or .parquet", exists=True, dir_okay=False, show_default=False),
+]
+Rows = Annotated[Path, typer.Option("--output", "-o", help="file to write, .csv or .parquet", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(
+        epilog="Examples: graphcl embed runs/quickstart -o cora.npz | graphcl embed runs/moco --data my/graphs "
+        "-o out.parquet | graphcl embed runs/mine molecules.csv -o out.parquet"
+    )(embed)
+    app.command(
+        epilog="Examples: graphcl finetune runs/mine assay.csv --target active | graphcl finetune none assay.csv"
+    )(finetune)
+    app.command(epilog="Example: graphcl predict runs/finetune-assay molecules.csv -o out.csv")(predict)
+
+
+def finetune(
+    model: Annotated[
+        str, typer.Argument(help="as for embed; none: from scratch, a GIN of 5 layers of 300", show_default=False)
+    ],
+    assay: Molecules,
+    target: Annotated[list[str], typer.Option("--target", help="column to learn; may be repeated", show_default=False)],
+    smiles: Smiles = None,
+    ids: Ids = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="folder to write; none: runs/finetune-NAME")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier model in the folder")] = False,
+    split: Annotated[str, typer.Option("--split", help="scaffold, random_scaffold or random, 80/10/10")] = "scaffold",
+    split_seed: Annotated[int, typer.Option("--split-seed", min=0, help="of the random splits")] = 0,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="roc_auc, prc_auc, accuracy, rmse, mae; none: by the values")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="trainings, and members of the ensemble")] = 3,
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 100,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    lr: Annotated[float, typer.Option("--lr")] = 1e-3,
+    dropout: Annotated[float, typer.Option("--dropout", help="of the encoder while it trains")] = 0.5,
+    frozen: Annotated[bool, typer.Option("--frozen", help="train the head alone")] = False,
+    layer_decay: Annotated[
+        float, typer.Option("--layer-decay", help="learning rate of a layer by that of the next; 1: all alike")
+    ] = 1.0,
+    patience: Annotated[
+        int | None, typer.Option("--patience", min=1, help="stop after so many epochs without a better one")
+    ] = None,
+    precision: Annotated[str, typer.Option("--precision", help="32 or bf16-mixed")] = "32",
+    scratch: Annotated[bool, typer.Option("--scratch", help="train from scratch too, for the table")] = False,
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="ECFP4 beside it")] = True,
+    strict: Strict = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Learn an assay: fine-tune a pretrained encoder, score it on held-out molecules, save an ensemble to predict with.
+
+    The folder gets the model, report.md, report.json, predictions.csv (every row of the assay) and rejected.csv.
+    """
+    folder = output or Path("runs") / f"finetune-{assay.name.partition('.')[0]}"
+    check_folder(folder, overwrite=overwrite)
+    starts = starts_of(model, scratch=scratch)
+    from graphcl.assay import SPLITS, markdown, read_assay, table, tune, write_folder
+    from graphcl.config import near
+    from graphcl.evaluate.finetune import Settings
+
+    if split not in SPLITS:
+        raise ValueError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}{near(split, SPLITS)}")
+    settings = Settings(epochs, lr, batch_size, frozen, layer_decay, patience, dropout, precision).checked()
+    set_threads(threads)
+    features = features_of(next(iter(starts.values())))
+    read = read_assay(assay, target, smiles=smiles, ids=ids, features=features, strict=strict, progress=not quiet)
+    counted = f"{len(read.store):,} molecules, {len(read.rejected):,} rejected rows"
+    out.print(f"{assay.name}: {counted}; {read.kind} of {', '.join(target)}", highlight=False)
+    with epochs_shown(len(starts) * seeds * epochs, not quiet) as tell:
+        tuned = tune(
+            read,
+            starts,
+            split=split,
+            split_seed=split_seed,
+            metric=metric,
+            seeds=range(seeds),
+            settings=settings,
+            baselines=baselines,
+            device=device(),
+            tell=tell,
+        )
+    if folder.exists():
+        shutil.rmtree(folder)
+    write_folder(folder, read, tuned)
+    head, rows = table(tuned.report)
+    shown = Table(*head)
+    for row in rows:
+        shown.add_row(*row)
+    out.print(markdown(tuned.report).split("\n\n")[1], highlight=False)
+    out.print(shown)
+    out.print(
+        f"model, report and predictions: {folder}; next: graphcl predict {folder} FILE -o out.csv", highlight=False
+    )
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="what finetune wrote", show_default=False)],
+    molecules: Molecules,
+    output: Rows,
+    smiles: Smiles = None,
+    ids: Ids = None,
+    strict: Strict = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Predict for molecules: a row for every row of the file, with uncertainty and similarity to the training set.
+
+    A row that is no molecule is empty, with the reason.
+    """
+    from graphcl.assay import value_columns, values
+    from graphcl.predictor import load_predictor
+
+    predictor = load_predictor(folder).to(device())
+    columns = value_columns(predictor.config.targets)
+    written(
+        molecules,
+        output,
+        columns,
+        lambda store: values(predictor, store).numpy(),
+        smiles=smiles,
+        ids=ids,
+        features=predictor.features,
+        strict=strict,
+        threads=threads,
+        quiet=quiet,
+    )
+
+
+def embed(
+    model: Model,
+    molecules: Annotated[
+        Path | None, typer.Argument(help="molecule file, of any length; none: --data, or the run's own data")
+    ] = None,
+    *,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help=".npz or .parquet; of a molecule file .csv or .parquet", show_default=False
+        ),
+    ],
+    data: Annotated[str | None, typer.Option("--data", help="other data than the run's: a name or a path")] = None,
+    smiles: Smiles = None,
+    ids: Ids = None,
+    strict: Strict = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the embeddings of a data set or a molecule file, one row an item, in the original order with its id."""
+    if molecules is None:
+        embed_data(model, output, data, threads)
+        return
+    if data is not None:
+        raise ValueError(f"the molecule file {str(molecules)!r} and --data {data!r} are both given; give one")
+    from graphcl.evaluate.embed import embed as embed_source
+    from graphcl.molecule_tables import check_output
+
+    check_output(output)
+    if not molecules.is_file():
+        raise ValueError(f"there is no file {str(molecules)!r}")
+    encoder = molecule_encoder(model)
+    if encoder.readout is None:
+        raise ValueError(f"{model!r} embeds nodes, it has no readout")
+    written(
+        molecules,
+        output,
+        [f"e{i}" for i in range(encoder.encoder.out_dim)],
+        lambda store: embed_source(encoder, store, device=device()).numpy(),
+        smiles=smiles,
+        ids=ids,
+        features=features_of(encoder),
+        strict=strict,
+        threads=threads,
+        quiet=quiet,
+    )
+
+
+def embed_data(model: str, output: Path, data: str | None, threads: int | None) -> None:
+    """Embeddings of a run's own data, or of data by name or path."""
+    if output.suffix not in {".npz", ".parquet"}:
+        raise ValueError(f"output {str(output)!r} must end in .npz or .parquet")
+    if not output.parent.is_dir():
+        raise ValueError(f"output {str(output)!r}: there is no folder {str(output.parent)!r}")
+    if data is not None:
+        from graphcl.data.catalogue import find
+
+        find(data)
+    from graphcl.read_config import find_pretrained, pretrained_names, run_config
+
+    shipped = not Path(model).exists() and model in pretrained_names()
+    folder = find_pretrained(model) if shipped else Path(model)
+    if (folder / "config.json").is_file():
+        if data is None:
+            raise ValueError(f"{model!r} has no data of its own; give a molecule file, or --data with a name or a path")
+        from graphcl.data.sources import load_data
+        from graphcl.hub import load_pretrained
+
+        pretrained = load_pretrained(folder)
+        method: Any = pretrained
+        source: Any = load_data(data, features="ogb" if pretrained.features == "ogb" else "given")
+    else:
+        run_config(folder)
+        from graphcl.builder import load_run
+
+        run = load_run(folder, [f"data.name={json.dumps(data)}"] if data is not None else [], split=False)
+        method, source = run.method, run.data
+    from graphcl.evaluate.embed import embed as embed_source
+    from graphcl.evaluate.export import write_embeddings
+
+    set_threads(threads)
+    z = embed_source(method, source)
+    write_embeddings(output, z, source)
+    out.print(f"{output}: {z.shape[0]} embeddings of width {z.shape[1]}")
+
+
+def written(
+    molecules: Path,
+    output: Path,
+    columns: list[str],
+    score: Callable[..., Any],
+    *,
+    threads: int | None,
+    quiet: bool,
+    **how: Any,
+) -> None:
+    """Stream a molecule file into a table, with progress."""
+    from graphcl.molecule_tables import stream
+
+    set_threads(threads)
+    began = time.perf_counter()
+    with Console(stderr=True, quiet=quiet).status(f"reading {molecules.name}") as status:
+
+        def tell(done: Any) -> None:
+            rate = done.molecules / max(time.perf_counter() - began, 1e-9)
+            status.update(f"{done.rows:,} rows of {molecules.name}, {rate:,.0f} molecules/s")
+
+        done = stream(molecules, output, columns, score, tell=tell, **how)
+    rate = done.molecules / max(time.perf_counter() - began, 1e-9)
+    rejected = f"{done.rows - done.molecules:,} of them empty with the reason why they are no molecule"
+    out.print(f"{output}: {done.rows:,} rows, {rejected}; {rate:,.0f} molecules/s", highlight=False)
+
+
+@contextmanager
+def epochs_shown(total: int, active: bool) -> Iterator[Callable[[str, int, int, Judged], None]]:
+    """A bar over all epochs, with the score on validation."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not active) as bar:
+        task = bar.add_task("fine-tuning", total=total)
+
+        def tell(name: str, seed: int, epoch: int, judged: Judged) -> None:
+            text = f"{name}, seed {seed}, epoch {epoch + 1}: validation {judged.val:.3f}"
+            bar.update(task, advance=1, description=text)
+
+        yield tell
+
+
+def starts_of(model: str, *, scratch: bool) -> dict[str, Pretrained | PretrainedConfig]:
+    """Where the trainings begin, by the name in the table."""
+    if model in SCRATCH:
+        from graphcl.config_encoders import MoleculeGIN
+        from graphcl.hub import PretrainedConfig
+
+        return {"from scratch": PretrainedConfig(encoder=MoleculeGIN(name="molecule_gin"), readout="mean")}
+    pretrained = molecule_encoder(model)
+    name = Path(model).name or model
+    return {name: pretrained} | ({"from scratch": pretrained.config} if scratch else {})
+
+
+def molecule_encoder(model: str) -> Pretrained:
+    """The pretrained encoder; ValueError if it does not read molecules."""
+    from graphcl.hub import load_pretrained
+
+    pretrained = load_pretrained(model)
+    if not pretrained.reads_molecules:
+        raise ValueError(
+            f"{model!r} is the encoder {pretrained.config.encoder.name!r}, which does not read molecules; take one "
+            "that was pretrained as molecule_gin, molecule_gcn, molecule_sage or molecule_gat"
+        )
+    return pretrained
+
+
+def features_of(start: Pretrained | PretrainedConfig) -> Any:
+    """Which atom and bond features an encoder reads."""
+    config = getattr(start, "config", start)
+    return getattr(config.encoder, "features", "benchmark")
+
+
+def device() -> str:
+    """The GPU, if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """An earlier model is not written over without being told to, and what is none is never touched."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    from graphcl.assay import FILES
+
+    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= FILES:
+        raise ValueError(f"{folder} holds something else than a fine-tuned model; choose another with --output")
+    if not overwrite:
+        raise ValueError(
+            f"{folder} holds a model already; replace it with --overwrite, or choose another with --output"
+        )
