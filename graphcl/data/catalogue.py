@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-Kind = Literal["planetoid", "amazon", "coauthor", "wikics", "webkb", "tu", "molecule"]
+Kind = Literal["planetoid", "amazon", "coauthor", "wikics", "webkb", "tu", "molecule", "ogb"]
 
 
 class Entry(NamedTuple):
@@ -19,7 +19,7 @@ class Entry(NamedTuple):
     size: int  # nodes of one graph, or graphs of many (rows of the file for molecules)
     classes: int  # 0: regression
     tasks: int
-    metric: Literal["accuracy", "roc_auc", "rmse"]
+    metric: Literal["accuracy", "roc_auc", "prc_auc", "rmse"]
     bundled: bool
     description: str
 
@@ -36,6 +36,10 @@ def _tu(canonical: str, size: int, classes: int, about: str) -> Entry:
 def _molecules(name: str, canonical: str, size: int, tasks: int, about: str, classes: int = 2) -> Entry:
     metric: Literal["roc_auc", "rmse"] = "roc_auc" if classes else "rmse"
     return Entry(name, "graph", "molecule", canonical, size, classes, tasks, metric, name in BUNDLED, about)
+
+
+def _ogb(name: str, size: int, tasks: int, about: str, metric: Literal["roc_auc", "prc_auc", "rmse"]) -> Entry:
+    return Entry(f"ogbg-{name}", "graph", "ogb", name, size, 0 if metric == "rmse" else 2, tasks, metric, False, about)
 
 
 BUNDLED = ("cora", "imdb-binary", "bbbp")  # inside the package, no download
@@ -83,6 +87,19 @@ _ENTRIES = [
     _molecules("esol", "delaney-processed", 1128, 1, "solubility in water (regression)", classes=0),
     _molecules("freesolv", "SAMPL", 642, 1, "free energy of hydration (regression)", classes=0),
     _molecules("lipo", "Lipophilicity", 4200, 1, "lipophilicity (regression)", classes=0),
+    _ogb("molbace", 1513, 1, "OGB: inhibits beta-secretase 1 or not", "roc_auc"),
+    _ogb("molbbbp", 2039, 1, "OGB: crosses the blood-brain barrier or not", "roc_auc"),
+    _ogb("molclintox", 1477, 2, "OGB: approved, and failed for toxicity", "roc_auc"),
+    _ogb("molmuv", 93087, 17, "OGB: 17 targets with very few actives", "prc_auc"),
+    _ogb("molpcba", 437929, 128, "OGB: 128 bioassays", "prc_auc"),
+    _ogb("molsider", 1427, 27, "OGB: side effects of marketed drugs in 27 groups", "roc_auc"),
+    _ogb("moltox21", 7831, 12, "OGB: toxicity on 12 targets", "roc_auc"),
+    _ogb("moltoxcast", 8576, 617, "OGB: toxicity in 617 assays", "roc_auc"),
+    _ogb("molhiv", 41127, 1, "OGB: inhibits HIV replication or not", "roc_auc"),
+    _ogb("molesol", 1128, 1, "OGB: solubility in water (regression)", "rmse"),
+    _ogb("molfreesolv", 642, 1, "OGB: free energy of hydration (regression)", "rmse"),
+    _ogb("mollipo", 4200, 1, "OGB: lipophilicity (regression)", "rmse"),
+    _ogb("molchembl", 456331, 1310, "OGB: 1310 assays of ChEMBL", "roc_auc"),
 ]
 DATASETS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 

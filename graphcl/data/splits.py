@@ -148,6 +148,10 @@ def make_splits(
     if ratios is not None and kind not in ("random", "scaffold", "random_scaffold"):
         raise ValueError(f"data.ratios={ratios} is for split random, scaffold and random_scaffold, not {kind}")
     if kind == "public":
+        if isinstance(source, GraphStore) and source.name.startswith("ogbg-mol"):
+            from graphcl.data.ogb import ogb_split  # rdkit
+
+            return [ogb_split(source.name, len(source))]
         if isinstance(source, GraphStore):
             raise ValueError(
                 f"{source.name} has no public split; use data.split=random, kfold, or scaffold (molecules)"
