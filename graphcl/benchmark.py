@@ -40,6 +40,7 @@ from graphcl.evaluate.link import Links, hide_edges
 from graphcl.evaluate.protocols import PROTOCOLS, Protocol
 from graphcl.evaluate.ridge import ERRORS
 from graphcl.evaluate.scores import Scores
+from graphcl.evaluate.tasks import FINE_TUNING_METRICS
 from graphcl.hub import Frozen, load_pretrained, make_encoder
 from graphcl.ledger import Ledger, where
 from graphcl.methods import METHODS
@@ -48,9 +49,9 @@ from graphcl.trainer import fit
 Row = dict[str, Any]
 Rows = dict[tuple[str, str, int], Row]
 Score = Callable[[Task], dict[str, Any]]
-METRICS = ("accuracy", "roc_auc")
+METRICS = ("accuracy", "roc_auc", "prc_auc")
 FINE_TUNING = [
-    Protocol(id, finetune, statement, "encoder", ("node", "graph"), METRICS)  # type: ignore[arg-type] # of three Scores
+    Protocol(id, finetune, statement, "encoder", ("node", "graph"), FINE_TUNING_METRICS)  # type: ignore[arg-type] # of three Scores
     for id, statement in STATEMENTS.items()
 ]
 NAMED = PROTOCOLS | {one.name: one for one in FINE_TUNING}  # what a benchmark file can name
@@ -341,6 +342,7 @@ def tune(task: Task, one: Encoded) -> FineTuned:
         metric=metric_of(task),
         seed=task.config.train.seed,
         device=cuda_of(task.config),
+        **task.config.evaluate.finetune.model_dump(),
     )
 
 

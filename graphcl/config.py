@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from graphcl.config_base import ConfigError, Strict, near
+from graphcl.config_base import ConfigError, Rate, Strict, near
 from graphcl.config_encoders import Encoder
 from graphcl.config_methods import MethodConfig
 from graphcl.config_views import View
@@ -78,11 +78,27 @@ class TrainConfig(Strict):
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class FineTuneConfig(Strict):
+    """How an encoder is fine-tuned where a benchmark asks for it; the defaults are semi-supervised GraphCL's."""
+
+    epochs: PositiveInt = 100
+    lr: PositiveFloat = 1e-3
+    batch_size: PositiveInt = 128
+    freeze: bool = Field(False, description="train the head alone")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="learning rate of each layer as a share of that above it"
+    )
+    patience: PositiveInt | None = Field(None, description="stop after this many epochs without gain on validation")
+    dropout: Rate | None = Field(None, description="of the encoder while it is fine-tuned; none: its own")
+    precision: Literal["32", "bf16-mixed"] = "32"
+
+
 class EvaluateConfig(Strict):
-    """How the frozen embeddings are scored."""
+    """How embeddings are scored, and encoders fine-tuned."""
 
     probe: Literal["linear", "knn"] = "linear"
-    metric: Literal["accuracy", "roc_auc"] = "accuracy"
+    metric: Literal["accuracy", "roc_auc", "prc_auc", "rmse", "mae"] = "accuracy"
+    finetune: FineTuneConfig = FineTuneConfig()
 
 
 class RunConfig(Strict):
