@@ -35,6 +35,7 @@ from graphcl.process import usable_cores
 
 BLOCK = 10_000
 READER = 1  # to be raised with every change of what a file becomes
+_LARGEST = float(np.finfo(np.float32).max)
 _MISSING = {"", "nan", "na", "n/a", "null", "none"}
 _HEADER = ["row", "line", "id", "smiles", "reason"]
 
@@ -190,9 +191,9 @@ def _number(cell: Any, line: int, column: str) -> float:
             f"line {line}, column {column!r}: {cell!r} is not a number; labels are numbers (classes 0 and 1), or empty "
             "where nothing is known"
         ) from None
-    if math.isinf(value):
+    if abs(value) > _LARGEST:
         raise ValueError(
-            f"line {line}, column {column!r}: {cell!r} is infinite; leave the cell empty if the value is unknown"
+            f"line {line}, column {column!r}: {cell!r} is infinite in float32; leave the cell empty if it is unknown"
         )
     return value
 

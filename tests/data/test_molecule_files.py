@@ -58,7 +58,11 @@ def test_csv_columns_by_name_with_missing_labels(tmp_path, name):
         ("smiles,y,y\nCC,1,2\n", r"assay\.csv: column 'y' stands there 2 times; rename all but one"),
         ("", r"assay\.csv: no column 'smiles'; columns: none, the file is empty"),
         ("smiles,y\nCC,1\nCCC,CI\n", r"assay\.csv: line 3, column 'y': 'CI' is not a number"),
-        ('smiles,y\n"C\nC",1\nCC,inf\n', r"assay\.csv: line 4, column 'y': 'inf' is infinite; leave the cell empty"),
+        (
+            'smiles,y\n"C\nC",1\nCC,inf\n',
+            r"assay\.csv: line 4, column 'y': 'inf' is infinite in float32; leave the cell",
+        ),
+        ("smiles,y\nCC,1e300\n", r"assay\.csv: line 2, column 'y': '1e300' is infinite in float32"),
         ("smiles,y\n", "assay: none of 0 SMILES is a molecule"),
         ("smiles,y\nC,D,1\n", "assay: none of 1 SMILES is a molecule; the first, '': 3 cells, the header has 2"),
         ("smiles,y\n" + "C" * 200_000 + ",1\n", r"assay\.csv: field larger than field limit"),
