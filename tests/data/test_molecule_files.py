@@ -60,7 +60,7 @@ def test_csv_columns_by_name_with_missing_labels(tmp_path, name):
         ("smiles,y\nCC,1\nCCC,CI\n", r"assay\.csv: line 3, column 'y': 'CI' is not a number"),
         (
             'smiles,y\n"C\nC",1\nCC,inf\n',
-            r"assay\.csv: line 4, column 'y': 'inf' is infinite in float32; leave the cell",
+            r"assay\.csv: line 4, column 'y': 'inf' is infinite in float32; leave",
         ),
         ("smiles,y\nCC,1e300\n", r"assay\.csv: line 2, column 'y': '1e300' is infinite in float32"),
         ("smiles,y\n", "assay: none of 0 SMILES is a molecule"),
