@@ -31,6 +31,7 @@ ORDER = [
     "graphcl.state",
     "graphcl.trainer",
     "graphcl.builder",
+    "graphcl.convert",
     "graphcl.hub",
     "graphcl.predictor",
     "graphcl.molecule_tables",
