@@ -1,15 +1,17 @@
 import copy
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import average_precision_score
 from torch_geometric.data import Data
 
 from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
 from graphcl.encoders import GCN, GIN, Readout
-from graphcl.evaluate.finetune import STATEMENTS, finetune
-from graphcl.evaluate.tasks import Classes
+from graphcl.evaluate.finetune import STATEMENTS, Model, Settings, _groups, finetune, set_dropout, train
+from graphcl.evaluate.tasks import Classes, Values, make_task
 
 FAST = {"epochs": 6, "lr": 0.02, "batch_size": 16}
 
@@ -202,6 +204,163 @@ def test_classes_may_have_any_names_and_one_may_be_new_in_test():
     assert finetune(GCN(3, 8), None, renamed, split, **FAST).last.mean == 0
 
 
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def measured(n: int = 90, gaps: float = 0.2) -> tuple[GraphStore, torch.Tensor]:
+    """Two targets in units far apart, of rings whose features tell them."""
+    of = torch.arange(n) % 3
+    y = torch.stack([500 + 100 * of, 0.01 * (2 - of)], dim=1) * (1 + 0.01 * torch.randn(n, 2))
+    y[torch.rand(n, 2) < gaps] = float("nan")
+    return graphs(of, noise=0.1)._like(y=y), y
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mae"])
+def test_values_are_learned_in_their_own_units(metric):
+    source, y = measured()
+    source = source._like(y=y[:, :1])
+    found = finetune(GIN(3, 8, layers=2), Readout("mean"), source, thirds(90), metric=metric, **FAST | {"epochs": 60})
+    guess = (y[:, 0] - y[:, 0].nanmean()).square().nanmean().sqrt().item()
+    assert found.clean.mean < guess / 2
+    assert found.paper.mean <= found.clean.mean and found.paper.mean <= found.last.mean  # lower is better
+    assert found.last.metric == metric and set(found.last.also) == {"rmse", "mae"} - {metric}
+    assert found.clean.valid[0] <= found.last.valid[0]
+
+
+def test_values_of_tasks_are_left_out_where_nothing_can_be_learned():
+    source, y = measured()
+    split = thirds(90)
+    y[split.test, 1] = 0.5
+    with pytest.warns(UserWarning, match=r"tasks 1 of 2 are left out of the mean: no two different values"):
+        found = finetune(GIN(3, 8), Readout("mean"), source._like(y=y), split, metric="rmse", **FAST)
+    assert math.isfinite(found.last.mean)
+    y[split.train, 0] = 1.0
+    with pytest.raises(ValueError, match="no task has two different values in train and test and one in val"):
+        finetune(GIN(3, 8), Readout("mean"), source._like(y=y), split, metric="rmse", **FAST)
+
+
+def test_loss_of_values_is_the_mean_square_over_the_known_in_train_deviations():
+    _, y = measured(30)
+    split = thirds(30)
+    task = Values(y.double(), split._asdict(), "rmse", "here", torch.device("cpu"))
+    out = torch.randn(10, 2, dtype=torch.float64, requires_grad=True)
+    terms = []
+    for t in range(2):
+        known = y[split.train, t][~y[split.train, t].isnan()].double()
+        mean, std = known.mean(), known.std(correction=0)
+        for row, i in enumerate(split.train.tolist()):
+            if not y[i, t].isnan():
+                terms.append((out[row, t] - (y[i, t].double() - mean) / std) ** 2)
+    wanted = torch.stack(terms).mean()
+    assert task.loss(out, split.train).item() == pytest.approx(wanted.item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(task.loss(out, split.train), out)
+    torch.testing.assert_close(gradient, torch.autograd.grad(wanted, out)[0], rtol=1e-5, atol=1e-7)
+    assert task.seen[torch.cat([split.val, split.test])].isnan().all()
+    exact = (y.double()[task.other] - task.centre) / task.scale  # outputs that are the truth
+    judged = task.judge(exact.nan_to_num(7.0), also=True)
+    assert judged.test == pytest.approx(0) and judged.also["mae"] == pytest.approx(0)
+
+
+def test_units_of_a_target_do_not_matter():
+    source, y = measured(gaps=0.0)
+    split = thirds(90)
+    encoder = GIN(3, 8)
+    one = finetune(encoder, Readout("mean"), source._like(y=y[:, :1]), split, metric="mae", **FAST)
+    other = finetune(encoder, Readout("mean"), source._like(y=y[:, :1] * 4), split, metric="mae", **FAST)
+    assert other.last.mean == pytest.approx(4 * one.last.mean)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_frozen_encoder_is_as_it_was_and_the_head_learns(kind):
+    encoder, readout, source, n = either(kind, noise=0.1)
+    split, settings = thirds(n), Settings(epochs=60, lr=0.05, batch_size=16, freeze=True)
+    task = make_task(source.y, n, split, "accuracy", "here", torch.device("cpu"))
+    trained = train(encoder, readout, source, task, settings, seed=0, device=torch.device("cpu"))
+    for name, value in encoder.state_dict().items():  # running statistics of batch norms too
+        assert torch.equal(value, trained.model.encoder.state_dict()[name])
+    assert trained.last_scores.test > 0.6
+    found = finetune(encoder, readout, source, split, epochs=60, lr=0.05, batch_size=16, freeze=True)
+    assert found.last.values == (trained.last_scores.test,) and found.last.protocol == ""
+    model = trained.model.eval()
+    data = source.batch(task.other) if kind == "graphs" else source
+    with torch.no_grad():
+        out = model(data) if kind == "graphs" else model(data)[task.other]
+    torch.testing.assert_close(out, trained.best_out, rtol=1e-4, atol=1e-5)
+
+
+def test_learning_rates_fall_from_the_head_down():
+    model = Model(GIN(3, 8, layers=3), Readout("mean"), 2)
+    groups = _groups(model, Settings(lr=1.0, layer_decay=0.5))
+    rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert {rate[id(parameter)] for parameter in model.head.parameters()} == {1.0}
+    for depth, layer in enumerate(reversed(model.encoder.layers)):
+        assert {rate[id(parameter)] for parameter in layer.parameters()} == {0.5 ** (depth + 1)}
+    assert len(rate) == len(list(model.parameters()))  # each once, and none forgotten
+    assert [group["lr"] for group in _groups(model, Settings(lr=1.0, freeze=True))] == [1.0]
+
+
+def test_patience_stops_early_and_changes_nothing_before():
+    encoder, readout, source, n = either("graphs", noise=1.5)
+    split = thirds(n)
+    task = make_task(source.y, n, split, "accuracy", "here", torch.device("cpu"))
+    settings = Settings(epochs=40, lr=0.02, batch_size=16)
+    whole = train(encoder, readout, source, task, settings, seed=0, device=torch.device("cpu"))
+    short = train(encoder, readout, source, task, settings._replace(patience=3), seed=0, device=torch.device("cpu"))
+    assert len(short.epochs) < 40 and short.epochs == whole.epochs[: len(short.epochs)]
+    assert len(short.epochs) == short.best + 1 + 3
+    found = finetune(encoder, readout, source, [split, thirds(n, 1)], epochs=40, lr=0.02, batch_size=16, patience=3)
+    assert found.last.values[0] == short.epochs[-1].test
+
+
+def test_the_model_that_is_kept_is_that_of_the_best_epoch():
+    encoder, readout, source, n = either("graphs", noise=1.5)
+    task = make_task(source.y, n, thirds(n), "accuracy", "here", torch.device("cpu"))
+    settings = Settings(epochs=12, lr=0.05, batch_size=16)
+    told = []
+    trained = train(
+        encoder, readout, source, task, settings, seed=0, device=torch.device("cpu"), tell=lambda *now: told.append(now)
+    )
+    assert [epoch for epoch, _ in told] == list(range(12)) and [judged for _, judged in told] == trained.epochs
+    with torch.no_grad():
+        out = trained.model.eval()(source.batch(task.other))
+    torch.testing.assert_close(out, trained.best_out, rtol=1e-4, atol=1e-5)
+    assert trained.best_scores.val == max(judged.val for judged in trained.epochs)
+
+
+def test_dropout_is_that_of_the_encoder_while_it_trains():
+    encoder = GIN(3, 8, layers=2, dropout=0.1)
+    set_dropout(encoder, 0.5)
+    rates = {module.p for module in encoder.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.5}
+    encoder, readout, source, n = either("graphs", noise=1.5)
+    last = {finetune(encoder, readout, source, thirds(n), dropout=p, **FAST).last for p in (0.0, 0.5)}
+    assert len(last) == 2 and any(module.p == 0.2 for module in encoder.modules() if hasattr(module, "p"))
+    bare = torch.nn.Module()
+    with pytest.raises(ValueError, match=r"dropout=0\.5 for an encoder without dropout \(Module\); leave it out"):
+        set_dropout(bare, 0.5)
+
+
+@both
+def test_half_precision_learns_as_well(kind):
+    encoder, readout, source, n = either(kind, noise=0.3)
+    found = finetune(encoder, readout, source, thirds(n), precision="bf16-mixed", **FAST | {"epochs": 40})
+    assert found.last.mean > 0.9
+
+
+def test_prc_auc_is_average_precision_and_stands_beside_roc_auc():
+    y = several()[1][:, :1].nan_to_num(0)
+    split = thirds(90)
+    task = make_task(y, 90, split, "prc_auc", "here", torch.device("cpu"))
+    out = torch.randn(len(task.other), 2)
+    judged = task.judge(out, also=True)
+    score = (out[:, 1] - out[:, 0])[len(split.val) :]
+    assert judged.test == pytest.approx(average_precision_score(y[split.test, 0], score))
+    assert set(judged.also) == {"roc_auc"}
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +377,17 @@ def test_mistakes_are_told():
             finetune(encoder, readout, source, thirds(n), **{name: 0})
     with pytest.raises(ValueError, match="metric must be one of accuracy, roc_auc, prc_auc, rmse, mae, got 'f1'"):
         finetune(encoder, readout, source, thirds(n), metric="f1")
+    for settings, said in (
+        ({"layer_decay": 0.0}, r"layer_decay must be in \(0, 1\], got 0\.0"),
+        ({"layer_decay": 1.5}, "layer_decay must be in"),
+        ({"patience": 0}, "patience must be at least 1 epoch, got 0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1\.0"),
+        ({"precision": "16"}, "precision must be '32' or 'bf16-mixed', got '16'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            finetune(encoder, readout, source, thirds(n), **settings)
+    with pytest.raises(ValueError, match="labels must be finite or NaN; row 0, task 0 is inf"):
+        finetune(encoder, readout, source._like(y=torch.full((n,), torch.inf)), thirds(n), metric="rmse")
     with pytest.raises(ValueError, match="no labels given"):
         finetune(encoder, readout, source._like(y=None), thirds(n))
     with pytest.raises(ValueError, match="regression is not supported"):
