@@ -1,0 +1,329 @@
+"""finetune, predict and embed as a chemist meets them: every row comes back, mistakes are one message."""
+
+import csv
+import gzip
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import graphcl
+from graphcl import assay, cli, cli_molecules, molecule_tables
+from graphcl.config_encoders import GIN as GINConfig
+from graphcl.config_encoders import MoleculeGIN as MoleculeGINConfig
+from graphcl.data.molecules import molecules_to_store
+from graphcl.encoders import GIN, MoleculeGIN
+from graphcl.evaluate.embed import embed
+from graphcl.evaluate.finetune import Settings
+from graphcl.hub import ModelCard, load_pretrained, save_pretrained
+from graphcl.predictor import load_predictor
+
+BBBP = Path(graphcl.__file__).parent / "data" / "bundled" / "BBBP.csv"
+CARD = ModelCard(about="a small one", method="graphcl", data="bbbp")
+SHORT = ["--epochs", "2", "--seeds", "2", "--quiet", "--threads", "1"]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    monkeypatch.setattr(cli_molecules.out, "width", 200)
+
+    def call(*args) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["graphcl", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a small encoder, and an assay of 120 rows of BBBP: two are no molecules, one has no label."""
+    folder = tmp_path_factory.mktemp("assay")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("GRAPHCL_CACHE", str(folder / "cache"))
+        torch.manual_seed(0)
+        config = MoleculeGINConfig(name="molecule_gin", hidden=16, layers=2)
+        save_pretrained(folder / "small", MoleculeGIN(16, layers=2), config=config, readout="mean", card=CARD)
+        with BBBP.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        picked = rows[57:63] + rows[100:130] + rows[-84:]
+        for number, row in enumerate(picked):
+            row["id"], row["size"] = f"m{number:03}", str(len(row["smiles"]) / 10)
+        picked[10]["p_np"] = picked[10]["size"] = ""
+        with (folder / "assay.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["id", "p_np", "smiles", "size", "name", "num"])
+            writer.writeheader()
+            writer.writerows(picked)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def tuned(place):
+    """The folder that finetune wrote, and what it printed."""
+    from typer.testing import CliRunner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli_molecules.out, "width", 200)
+        args = ["finetune", "small", "assay.csv", "--target", "p_np", "--id", "id", "--split", "random", "-o", "model"]
+        result = CliRunner().invoke(cli.app, [*args, *SHORT, "--scratch"], catch_exceptions=False)
+    assert result.exit_code == 0
+    return place / "model", result.output
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_finetune_leaves_model_report_and_a_row_for_every_row(tuned, place):
+    folder, text = tuned
+    assert "118 molecules, 2 rejected rows; classification of p_np" in text
+    for shown in (
+        "paper: last epoch",
+        "clean: best epoch on validation",
+        "from scratch",
+        "ECFP4 + logistic",
+        "ROC-AUC",
+    ):
+        assert shown in text
+    assert {path.name for path in folder.iterdir()} == assay.FILES
+    given, rows = read(place / "assay.csv"), read(folder / "predictions.csv")
+    assert [row["id"] for row in rows] == [row["id"] for row in given]
+    assert [row["smiles"] for row in rows] == [row["smiles"] for row in given]
+    empty = [row for row in rows if row["reason"]]
+    assert [row["id"] for row in empty] == ["m002", "m004"] and "Explicit valence" in empty[0]["reason"]
+    for row in empty:
+        assert {row[key] for key in ("split", "p_np", "p_np_predicted", "p_np_uncertainty", "similarity")} == {""}
+    good = [row for row in rows if not row["reason"]]
+    assert all(0 <= float(row["p_np_predicted"]) <= 1 and float(row["p_np_uncertainty"]) >= 0 for row in good)
+    assert [row["split"] for row in rows].count("train") == 94 and rows[10]["split"] == ""
+    assert all(float(row["similarity"]) == 1 for row in good if row["split"] == "train")
+    assert any(float(row["similarity"]) < 1 for row in good if row["split"] == "test")
+    rejected = read(folder / "rejected.csv")
+    assert [(row["row"], row["line"], row["id"]) for row in rejected] == [("2", "4", "m002"), ("4", "6", "m004")]
+
+
+def test_the_report_has_both_rules_and_the_settings(tuned):
+    folder, _ = tuned
+    report = json.loads((folder / "report.json").read_text())
+    assert [(row["model"], row["rule"].partition(":")[0]) for row in report["scores"]] == [
+        *(("small", "paper"), ("small", "clean"), ("small, ensemble", "clean")),
+        *(("from scratch", "paper"), ("from scratch", "clean"), ("from scratch, ensemble", "clean")),
+        ("ECFP4 + logistic regression", "clean"),
+    ]
+    assert {len(row["scores"]["roc_auc"]) for row in report["scores"][:2]} == {2}
+    assert report["split"] == {"kind": "random", "seed": 0, "train": 94, "val": 12, "test": 11}
+    assert report["settings"]["dropout"] == 0.5 and report["settings"]["batch_size"] == 32 and report["rejected"] == 2
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert page.startswith("# p_np of assay.csv\n") and "| small | paper: last epoch | " in page and " ± " in page
+    predictor, rows = load_predictor(folder), read(folder / "predictions.csv")
+    from sklearn.metrics import roc_auc_score
+
+    test = [row for row in rows if row["split"] == "test"]
+    wanted = roc_auc_score([float(row["p_np"]) for row in test], [float(row["p_np_predicted"]) for row in test])
+    assert report["scores"][2]["scores"]["roc_auc"][0] == pytest.approx(wanted)
+    assert predictor.config.molecules == 94
+
+
+def test_predict_gives_what_finetune_gave(run, tuned, place):
+    folder, _ = tuned
+    code, text = run("predict", folder, "assay.csv", "--id", "id", "-o", "out.csv", "--quiet")
+    assert code == 0 and "out.csv: 120 rows, 2 of them empty" in text and "molecules/s" in text
+    before, rows = read(folder / "predictions.csv"), read(place / "out.csv")
+    assert list(rows[0]) == ["id", "smiles", "p_np_predicted", "p_np_uncertainty", "similarity", "reason"]
+    for row, old in zip(rows, before, strict=True):
+        for key in row:
+            if key.startswith("p_np") and row[key]:
+                assert float(row[key]) == pytest.approx(float(old[key]), abs=1e-4)
+            else:
+                assert row[key] == old[key]
+
+
+def test_blocks_change_nothing_and_leave_no_row_out(tuned, place, monkeypatch):
+    predictor = load_predictor(tuned[0])
+    told = []
+    for size, name in ((7, "small.csv"), (4096, "large.csv")):
+        done = molecule_tables.stream(
+            "assay.csv",
+            name,
+            assay.value_columns(["p_np"]),
+            lambda store: assay.values(predictor, store).numpy(),
+            block=size,
+            tell=told.append,
+        )
+        assert done == (120, 118)
+    assert len(told) == math.ceil(120 / 7) + 1
+    small, large = read(place / "small.csv"), read(place / "large.csv")
+    assert [row["id"] for row in small] == [str(row) for row in range(120)]  # no id column: row numbers
+    for row, other in zip(small, large, strict=True):
+        assert [row[key] for key in ("id", "smiles", "reason")] == [other[key] for key in ("id", "smiles", "reason")]
+        for key in ("p_np_predicted", "p_np_uncertainty", "similarity"):
+            assert (row[key] == "") == (other[key] == "")
+            assert float(row[key] or 0) == pytest.approx(float(other[key] or 0), abs=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_embed_writes_the_embeddings_of_a_molecule_file(run, place, suffix):
+    code, text = run("embed", "small", "assay.csv", "--id", "id", "-o", f"z{suffix}", "--quiet")
+    assert code == 0 and "120 rows, 2 of them empty" in text
+    smiles = [row["smiles"] for row in read(place / "assay.csv")]
+    store, rejected = molecules_to_store(smiles)
+    wanted = embed(load_pretrained("small"), store).numpy()
+    kept = [row for row in range(120) if row not in {one.row for one in rejected}]
+    if suffix == ".csv":
+        rows = read(place / "z.csv")
+        assert [row["id"] for row in rows] == [f"m{number:03}" for number in range(120)]
+        found = np.array([[float(rows[row][f"e{i}"]) for i in range(16)] for row in kept])
+        assert rows[2]["e0"] == "" and "valence" in rows[2]["reason"]
+    else:
+        table = pq.read_table(place / "z.parquet").to_pydict()
+        assert table["e0"][2] is None and "valence" in table["reason"][2] and table["reason"][0] is None
+        found = np.array([[table[f"e{i}"][row] for i in range(16)] for row in kept])
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_embed_takes_data_sets_by_name_too(run, place):
+    code, text = run("embed", "small", "--data", "bbbp", "-o", "bbbp.npz")
+    assert code == 0 and "bbbp.npz: 2039 embeddings of width 16" in text
+    code, text = run("embed", "small", "-o", "bbbp.npz")
+    assert code == 2 and "'small' has no data of its own; give a molecule file, or --data" in text
+
+
+def test_other_formats_are_streamed_as_well(run, place):
+    smiles = [row["smiles"] for row in read(place / "assay.csv")][:9]
+    with gzip.open(place / "list.smi.gz", "wt", encoding="utf-8") as file:
+        file.writelines(f"{text} mol-{place}\n" for place, text in enumerate(smiles))
+    code, _ = run("embed", "small", "list.smi.gz", "-o", "list.csv", "--quiet")
+    assert code == 0
+    rows = read(place / "list.csv")
+    assert [row["id"] for row in rows] == [f"mol-{place}" for place in range(9)] and rows[2]["reason"]
+
+
+def test_regression_from_scratch_frozen_and_several_targets(run, place, monkeypatch):
+    monkeypatch.setattr(
+        cli_molecules,
+        "starts_of",
+        lambda model, *, scratch: {"from scratch": load_pretrained("small").config},
+    )
+    settings = ["--frozen", "--patience", "3", "--layer-decay", "0.5", "--precision", "bf16-mixed"]
+    code, text = run("finetune", "none", "assay.csv", "--target", "size", "-o", "sizes", *SHORT, *settings)
+    assert code == 0, text
+    assert "regression of size" in text and "RMSE" in text and "MAE" in text and "ECFP4 + ridge" in text
+    assert "(%)" not in text
+    rows = read(place / "sizes" / "predictions.csv")
+    assert [row["id"] for row in rows] == [str(row) for row in range(120)]
+    assert rows[10]["size"] == "" and rows[10]["size_predicted"]  # no label, but a prediction
+    code, text = run(
+        "finetune", "none", "assay.csv", "--target", "size", "--target", "num", "-o", "two", "--no-baselines", *SHORT
+    )
+    assert code == 0, text
+    assert "ECFP4" not in text
+    columns = list(read(place / "two" / "predictions.csv")[0])
+    assert columns[3:] == [
+        *("size", "num", "size_predicted", "size_uncertainty", "num_predicted", "num_uncertainty"),
+        *("similarity", "reason"),
+    ]
+
+
+def test_a_model_is_replaced_only_when_told_and_other_folders_never(run, tuned, place):
+    args = ["finetune", "small", "assay.csv", "--target", "p_np", "--split", "random", "--no-baselines", *SHORT]
+    code, text = run(*args, "-o", tuned[0])
+    assert code == 2 and "holds a model already; replace it with --overwrite" in text
+    other = place / "mine"
+    other.mkdir()
+    (other / "thesis.txt").write_text("long")
+    for extra in ([], ["--overwrite"]):
+        code, text = run(*args, "-o", other, *extra)
+        assert code == 2 and "holds something else than a fine-tuned model" in text
+    assert (other / "thesis.txt").read_text() == "long"
+    copied = place / "again"
+    assert run(*args, "-o", copied)[0] == 0
+    (copied / "report.md").write_text("old")
+    assert run(*args, "-o", copied, "--overwrite")[0] == 0
+    assert (copied / "report.md").read_text(encoding="utf-8").startswith("# p_np")
+
+
+def test_nothing_half_written_stays(run, tuned, place, monkeypatch):
+    before = set(place.iterdir())
+    monkeypatch.setattr(molecule_tables, "BLOCK", 8)
+
+    def broken(store):
+        raise RuntimeError("the power went")
+
+    with pytest.raises(RuntimeError, match="the power went"):
+        molecule_tables.stream("assay.csv", "half.csv", ["a"], broken)
+    assert set(place.iterdir()) == before
+
+
+def test_mistakes_of_files_are_told(run, tuned, place):
+    (place / "bad.csv").write_text("smiles,one,two,odd,text\nxx,1,1,1,a\n,0,1,2,b\n", encoding="utf-8")
+    (place / "good.csv").write_text("smiles,one,two,odd,text\nCC,1,1,1,a\nCO,1,1,2,b\n", encoding="utf-8")
+    (place / "none.csv").write_text("smiles,one\n", encoding="utf-8")
+    finetune = ["finetune", "small", *SHORT, "-o", "never"]
+    for args, said in (
+        ([*finetune, "good.csv", "--target", "tow"], "no column 'tow'"),
+        ([*finetune, "good.csv", "--target", "tow"], "did you mean 'two'"),
+        (
+            [*finetune, "good.csv", "--target", "two"],
+            "target 'two' is 1 wherever it is known; there is nothing to learn",
+        ),
+        ([*finetune, "good.csv", "--target", "odd"], "target 'odd' has two values, 1 and 2; write 0 and 1"),
+        ([*finetune, "good.csv", "--target", "text"], "'a' is not a number"),
+        ([*finetune, "good.csv", "--target", "one", "--target", "one"], "targets must be different columns"),
+        ([*finetune, "bad.csv", "--target", "one"], "is a molecule"),
+        ([*finetune, "assay.csv", "--target", "p_np", "--target", "size"], "p_np (classification), size (regression)"),
+        ([*finetune, "assay.csv", "--target", "p_np", "--metric", "rmse"], "'rmse' is not for a classification"),
+        ([*finetune, "assay.csv", "--target", "p_np", "--split", "scafold"], "did you mean 'scaffold'"),
+        ([*finetune, "assay.csv", "--target", "p_np", "--dropout", "1"], "dropout must be in [0, 1)"),
+        ([*finetune, "assay.csv", "--target", "p_np", "--strict"], "line 4"),
+        (["predict", tuned[0], "bad.csv", "-o", "never.csv"], "none of 2 rows is a molecule; the first: line 2, 'xx'"),
+        (["predict", tuned[0], "none.csv", "-o", "never.csv"], "none of 0 rows is a molecule"),
+        (["predict", tuned[0], "assay.csv", "-o", "never.csv", "--strict"], "line 4"),
+        (["predict", tuned[0], "assay.csv", "-o", "never.xlsx"], "must end in .csv or .parquet"),
+        (["predict", tuned[0], "assay.csv", "-o", "no/never.csv"], "there is no folder 'no'"),
+        (["predict", tuned[0], "good.csv", "-o", "good.csv"], "good.csv would be written over"),
+        (["predict", tuned[0], "good.csv", "-o", "never.csv", "--smiles", "smile"], "no column 'smile'"),
+        (["predict", "small", "good.csv", "-o", "never.csv"], "holds no fine-tuned model"),
+        (["embed", "small", "assay.csv", "-o", "never.npz"], "must end in .csv or .parquet"),
+        (["embed", "small", "nothing.csv", "-o", "never.csv"], "there is no file 'nothing.csv'"),
+        (["embed", "small", "good.csv", "--data", "bbbp", "-o", "never.csv"], "are both given; give one"),
+        (["embed", "nosuch", "good.csv", "-o", "never.csv"], "no pretrained encoder 'nosuch'"),
+    ):
+        code, text = run(*args)
+        assert code == 2 and said in text, (args, text)
+    assert not (place / "never").exists() and not list(place.glob("never*")) and not list(place.glob(".never*"))
+    assert len(read(place / "good.csv")) == 2
+
+
+def test_encoders_that_read_no_molecules_are_refused(run, place):
+    config = GINConfig(name="gin", hidden=8, layers=2)
+    card = ModelCard(about="x", method="graphcl", data="imdb-binary")
+    save_pretrained(place / "gin", GIN(1, 8, layers=2), config=config, readout="sum", card=card, in_dim=1)
+    for args in (["finetune", "gin", "assay.csv", "--target", "p_np"], ["embed", "gin", "assay.csv", "-o", "x.csv"]):
+        code, text = run(*args)
+        assert code == 2 and "'gin' is the encoder 'gin', which does not read molecules" in text
+
+
+def test_scaffold_splits_hold_together(place):
+    read_in = assay.read_assay("assay.csv", ["p_np"], ids="id")
+    from graphcl.data.scaffolds import _scaffold
+
+    for how in ("scaffold", "random_scaffold"):
+        split = assay.split_assay(read_in, how, 0)
+        scaffolds = [{_scaffold(read_in.store.smiles[i]) for i in rows.tolist()} for rows in split]
+        assert not scaffolds[0] & scaffolds[1] and not scaffolds[0] & scaffolds[2] and not scaffolds[1] & scaffolds[2]
+        assert sum(map(len, split)) == 117  # all with a label
+    config = load_pretrained("small").config
+    with pytest.raises(ValueError, match="split must be one of scaffold, random_scaffold, random, got 'x'"):
+        assay.tune(read_in, {"a": config}, split="x", settings=Settings())
