@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import growth
 import rows
+import rows_molecules
 import torch
 from limits import limits
 from measure import Measured, threads
@@ -85,6 +86,15 @@ ROWS: dict[str, Row] = {
         2.8,
         long=True,
         ours="bf16-mixed",
+    ),
+    "parse_smiles": Row(
+        rows_molecules.parsing, "SMILES to graphs, 2 + 2 features, against PyG", "from_smiles", ours="2+2"
+    ),
+    "parse_smiles_ogb": Row(
+        rows_molecules.parsing, "SMILES to graphs, 9 + 3 features, against PyG", "from_smiles", ours="9+3"
+    ),
+    "molecule_memory": Row(
+        rows_molecules.molecule_memory, "memory of parsed molecules, against a list of Data", "list of Data", long=True
     ),
     "tu_epoch": Row(rows.tu_epoch, "GraphCL epoch, against PyGCL's example", "masks", 1.5, 3),
     "tu_epoch_loop": Row(rows.tu_epoch, "GraphCL epoch, against the authors' code", "loop", 8, 16),

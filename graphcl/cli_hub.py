@@ -66,7 +66,7 @@ def export(
 def convert(
     weights: Annotated[Path, typer.Argument(help="a .pth file of the pretrain-gnns family", show_default=False)],
     output: Output,
-    gnn: Annotated[str, typer.Option(help="gin, gcn, graphsage or gat")] = "gin",
+    gnn: Annotated[str, typer.Option(help="gin, gcn or graphsage")] = "gin",
     about: Annotated[str | None, typer.Option(help="what the card says of the weights; none: their file")] = None,
 ) -> None:
     """Turn a public state dict of the molecule benchmark (5 layers of 300) into a folder of graphcl."""

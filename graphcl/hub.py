@@ -113,15 +113,20 @@ def read_card(folder: Path) -> ModelCard:
         raise ConfigError(f"{path}: no model card of graphcl can be read there: {error!s:.200}") from None
 
 
-def _from_folder(folder: Path) -> Pretrained:
+def read_pretrained_config(folder: Path) -> PretrainedConfig:
+    """The config.json of a folder."""
     path = folder / "config.json"
     try:
-        config = PretrainedConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return PretrainedConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise config_error(error, str(path), lambda place: list(PretrainedConfig.model_fields)) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not readable as JSON: {error!s:.200}") from None
-    encoder = make_encoder(config.encoder, config.in_dim, str(path))
+
+
+def _from_folder(folder: Path) -> Pretrained:
+    config = read_pretrained_config(folder)
+    encoder = make_encoder(config.encoder, config.in_dim, str(folder / "config.json"))
     weights = folder / "model.safetensors"
     fill(
         encoder,
@@ -217,8 +222,14 @@ def save_pretrained(
     make_folder(folder)
     write_whole(folder / "model.safetensors", safetensors.torch.save(tensors, {"format": "pt"}))
     write_whole(folder / "config.json", (json.dumps(made.model_dump(mode="json"), indent=1) + "\n").encode())
-    write_whole(folder / "README.md", _readme(folder.name, made, card).encode())
+    write_card(folder, card)
     return folder
+
+
+def write_card(folder: Path, card: ModelCard) -> None:
+    """Write the model card of a folder that has its config.json, over an earlier one."""
+    config = read_pretrained_config(folder)
+    write_whole(folder / "README.md", _readme(folder.name, config, card).encode())
 
 
 def _readme(name: str, config: PretrainedConfig, card: ModelCard) -> str:

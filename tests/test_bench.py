@@ -21,6 +21,7 @@ import growth
 import limits
 import measure
 import rows
+import rows_molecules
 from measure import Measured
 
 CPU = torch.device("cpu")
@@ -44,6 +45,8 @@ TINY = {
     rows.queue: {"count": 4, "k": 30, "d": 4},
     rows.infonce_full: {"n": 30, "d": 4},
     rows.infonce_full_memory: {"n": 30, "d": 4},
+    rows_molecules.parsing: {"count": 4},
+    rows_molecules.molecule_memory: {"count": 4},
     growth.graphs: {"counts": (20, 40)},
     growth.nodes: {"counts": (40, 80)},
 }
@@ -54,9 +57,9 @@ MEASURES = list(dict.fromkeys(row.measure for row in bench.ROWS.values()))
 def brief(monkeypatch, tmp_path):
     """One repeat of everything, no further processes, small products for limits."""
     monkeypatch.setenv("GRAPHCL_CACHE", os.environ.get("GRAPHCL_CACHE", str(tmp_path)))
-    for module in (rows, growth):
+    for module in (rows, rows_molecules, growth):
         monkeypatch.setattr(module, "in_fresh_process", lambda function, *arguments: function(*arguments))
-    for module in (rows, limits):
+    for module in (rows, rows_molecules, limits):
         monkeypatch.setattr(module, "medians", lambda sides, device, repeats=1: measure.medians(sides, device, 1, 0.0))
     monkeypatch.setattr(limits, "COPY", 1000)
     monkeypatch.setattr(limits, "GEMMS", dict.fromkeys(limits.GEMMS, (8, 8, 8)))
