@@ -38,13 +38,17 @@ class DataConfig(Strict):
     ids: str | None = Field(None, description="column of the names in a molecule file")
     features: Literal["given", "ones", "degree", "onehot_degree", "ogb"] = "given"
     normalize: bool = Field(False, description="scale every node's features to sum 1")
-    split: Literal["public", "random", "few", "scaffold", "random_scaffold", "kfold", "rate"] = "public"
+    split: Literal["public", "random", "few", "scaffold", "random_scaffold", "scaffold_rate", "kfold", "rate"] = (
+        "public"
+    )
     ratios: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] | None = Field(
         None, description="shares for training, validation, test; none: 10/10/80 (random), 80/10/10 (scaffolds)"
     )
-    repeats: PositiveInt = Field(1, description="splits drawn (random, few, random_scaffold) or folds (kfold, rate)")
+    repeats: PositiveInt = Field(1, description="splits drawn (random, few, random_scaffold, scaffold_rate) or folds")
     per_class: PositiveInt = Field(20, description="training labels a class under split: few")
-    rate: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="share of the training labels under split: rate")
+    rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="share of the training labels under split: rate, scaffold_rate"
+    )
 
     @field_validator("targets", mode="before")
     @classmethod

@@ -123,15 +123,32 @@ def rate_split(y: Tensor, rate: float, folds: int, seed: int) -> list[Split]:
     splits = []
     for train, val, test in kfold_split(y, folds, seed):
         order = train[torch.randperm(len(train), generator=generator)]
-        of_class = [order[y[order] == c] for c in y[order].unique()]
-        kept = torch.cat([rows[: max(round(rate * len(rows)), 1)] for rows in of_class])
-        splits.append(Split(kept.sort().values, val, test))
+        splits.append(Split(_kept(order, y, rate), val, test))
     return splits
+
+
+def share_of(train: Tensor, y: Tensor, rate: float, seed: int) -> Tensor:
+    """A share `rate` of the training rows that have a label, drawn at random; at least one.
+
+    y: [N] classes: the share is of each class.  [N] or [N, T] float: rows with at least one known label count alike.
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate must be in (0, 1], got {rate!r}; 0.01 and 0.1 are usual")
+    y = y.cpu()
+    order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))]
+    order = order[_labelled(y)[order]]
+    return _kept(order, y if y.dim() == 1 and not y.is_floating_point() else torch.zeros(len(y)), rate)
+
+
+def _kept(order: Tensor, y: Tensor, rate: float) -> Tensor:
+    """The first of each class in that order, sorted."""
+    of_class = [order[y[order] == c] for c in y[order].unique()]
+    return torch.cat([rows[: max(round(rate * len(rows)), 1)] for rows in of_class]).sort().values
 
 
 def make_splits(
     source: Data | GraphStore,
-    kind: Literal["public", "random", "few", "scaffold", "random_scaffold", "kfold", "rate"],
+    kind: Literal["public", "random", "few", "scaffold", "random_scaffold", "scaffold_rate", "kfold", "rate"],
     *,
     seed: int = 0,
     repeats: int = 1,
@@ -139,14 +156,16 @@ def make_splits(
     rate: float = 0.1,
     ratios: tuple[float, float, float] | None = None,
 ) -> list[Split]:
-    """Splits as the config names them; `repeats` draws (random, few, random_scaffold) or folds (kfold, rate).
+    """Splits as the config names them; `repeats` draws (random, few, random_scaffold, scaffold_rate) or folds (kfold,
+    rate).
 
     public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part,
-    but for the scaffold splits, which have all.  ratios: shares for training, validation and test; None: 10/10/80 under
-    random, as node classification has it, and 80/10/10 under scaffold and random_scaffold, as molecules have it.
+    but for the scaffold splits, which have all.  rate: share of the training rows that rate and scaffold_rate keep, of
+    each class where there is one a row.  ratios: shares for training, validation and test; None: 10/10/80 under random,
+    as node classification has it, and 80/10/10 under the scaffold splits, as molecules have it.
     """
-    if ratios is not None and kind not in ("random", "scaffold", "random_scaffold"):
-        raise ValueError(f"data.ratios={ratios} is for split random, scaffold and random_scaffold, not {kind}")
+    if ratios is not None and kind != "random" and "scaffold" not in kind:
+        raise ValueError(f"data.ratios={ratios} is for the splits random and those by scaffold, not {kind}")
     if kind == "public":
         if isinstance(source, GraphStore) and source.name.startswith("ogbg-mol"):
             from graphcl.data.ogb import ogb_split  # rdkit
@@ -157,15 +176,20 @@ def make_splits(
                 f"{source.name} has no public split; use data.split=random, kfold, or scaffold (molecules)"
             )
         return public_split(source)
-    if kind in ("scaffold", "random_scaffold"):
+    if "scaffold" in kind:
         if not isinstance(source, GraphStore) or source.smiles is None:
             raise ValueError(f"data.split={kind} needs molecules (SMILES); use random, few or kfold")
         from graphcl.data.scaffolds import random_scaffold_split, scaffold_split  # rdkit
 
         shares = ratios or (0.8, 0.1, 0.1)
+        if kind == "random_scaffold":
+            return [random_scaffold_split(source.smiles, seed + i, shares) for i in range(repeats)]
+        train, val, test = scaffold_split(source.smiles, shares)
         if kind == "scaffold":
-            return [scaffold_split(source.smiles, shares)]
-        return [random_scaffold_split(source.smiles, seed + i, shares) for i in range(repeats)]
+            return [Split(train, val, test)]
+        if source.y is None:
+            raise ValueError("data.split=scaffold_rate needs labels, the data has none")
+        return [Split(share_of(train, source.y, rate, seed + i), val, test) for i in range(repeats)]
     if source.y is None:
         raise ValueError(f"data.split={kind} needs labels, the data has none")
     y = source.y.cpu()
@@ -179,7 +203,9 @@ def make_splits(
         return kfold_split(y, repeats, seed)
     if kind == "rate":
         return rate_split(y, rate, repeats, seed)
-    raise ValueError(f"unknown split {kind!r}; known: public, random, few, scaffold, random_scaffold, kfold, rate")
+    raise ValueError(
+        f"unknown split {kind!r}; known: public, random, few, scaffold, random_scaffold, scaffold_rate, kfold, rate"
+    )
 
 
 def _labelled(y: Tensor) -> Tensor:

@@ -4,7 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Data
 
-from graphcl.data.splits import few_split, kfold_split, make_splits, public_split, random_split, rate_split
+from graphcl.data.sources import load_data
+from graphcl.data.splits import (
+    few_split,
+    kfold_split,
+    make_splits,
+    public_split,
+    random_split,
+    rate_split,
+    share_of,
+)
 from graphcl.data.store import GraphStore
 
 
@@ -161,3 +170,26 @@ def test_make_splits_mistakes():
         make_splits(store_of(torch.zeros(5).long()), "scaffold")
     with pytest.raises(ValueError, match="unknown split 'best'"):
         make_splits(store_of(torch.zeros(5).long()), "best")
+
+
+def test_scaffold_rate_keeps_a_share_of_the_training_rows_of_each_class_and_the_same_rest():
+    store = load_data("bbbp")
+    whole = make_splits(store, "scaffold")[0]
+    draws = make_splits(store, "scaffold_rate", rate=0.1, repeats=3, seed=5)
+    assert len({tuple(one.train.tolist()) for one in draws}) == 3
+    for one in draws:
+        assert torch.equal(one.val, whole.val) and torch.equal(one.test, whole.test)
+        assert set(one.train.tolist()) <= set(whole.train.tolist())
+        for c in (0, 1):
+            assert int((store.y[one.train] == c).sum()) == round(0.1 * int((store.y[whole.train] == c).sum()))
+    again = make_splits(store, "scaffold_rate", rate=0.1, repeats=3, seed=5)
+    assert all(torch.equal(a.train, b.train) for a, b in zip(draws, again, strict=True))
+
+
+def test_a_share_of_several_tasks_counts_rows_with_a_label():
+    y = torch.full((40, 3), float("nan"))
+    y[:20, 1] = 1.0
+    kept = share_of(torch.arange(30), y, 0.5, seed=1)
+    assert len(kept) == 10 and kept.max() < 20
+    with pytest.raises(ValueError, match=r"rate must be in \(0, 1\], got 0"):
+        share_of(torch.arange(30), y, 0, seed=1)
