@@ -274,8 +274,9 @@ def written(
 
         done = stream(molecules, output, columns, score, tell=tell, **how)
     rate = done.molecules / max(time.perf_counter() - began, 1e-9)
-    rejected = f"{done.rows - done.molecules:,} of them empty with the reason why they are no molecule"
-    out.print(f"{output}: {done.rows:,} rows, {rejected}; {rate:,.0f} molecules/s", highlight=False)
+    empty = done.rows - done.molecules
+    rejected = f" ({empty:,} no molecules, with the reason)" if empty else ""
+    out.print(f"{output}: {done.rows:,} rows{rejected}, {rate:,.0f} molecules/s", highlight=False)
 
 
 @contextmanager

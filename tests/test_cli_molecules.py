@@ -9,18 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pydantic
 import pytest
 import torch
 
 import graphcl
 from graphcl import assay, cli, cli_molecules, molecule_tables
+from graphcl.config import Encoder
 from graphcl.config_encoders import GIN as GINConfig
 from graphcl.config_encoders import MoleculeGIN as MoleculeGINConfig
 from graphcl.data.molecules import molecules_to_store
 from graphcl.encoders import GIN, MoleculeGIN
 from graphcl.evaluate.embed import embed
 from graphcl.evaluate.finetune import Settings
-from graphcl.hub import ModelCard, load_pretrained, save_pretrained
+from graphcl.hub import ModelCard, load_pretrained, make_encoder, save_pretrained
 from graphcl.predictor import load_predictor
 
 BBBP = Path(graphcl.__file__).parent / "data" / "bundled" / "BBBP.csv"
@@ -139,7 +141,7 @@ def test_the_report_has_both_rules_and_the_settings(tuned):
 def test_predict_gives_what_finetune_gave(run, tuned, place):
     folder, _ = tuned
     code, text = run("predict", folder, "assay.csv", "--id", "id", "-o", "out.csv", "--quiet")
-    assert code == 0 and "out.csv: 120 rows, 2 of them empty" in text and "molecules/s" in text
+    assert code == 0 and "out.csv: 120 rows (2 no molecules, with the reason), " in text and "molecules/s" in text
     before, rows = read(folder / "predictions.csv"), read(place / "out.csv")
     assert list(rows[0]) == ["id", "smiles", "p_np_predicted", "p_np_uncertainty", "similarity", "reason"]
     for row, old in zip(rows, before, strict=True):
@@ -176,7 +178,7 @@ def test_blocks_change_nothing_and_leave_no_row_out(tuned, place, monkeypatch):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_embed_writes_the_embeddings_of_a_molecule_file(run, place, suffix):
     code, text = run("embed", "small", "assay.csv", "--id", "id", "-o", f"z{suffix}", "--quiet")
-    assert code == 0 and "120 rows, 2 of them empty" in text
+    assert code == 0 and "120 rows (2 no molecules" in text
     smiles = [row["smiles"] for row in read(place / "assay.csv")]
     store, rejected = molecules_to_store(smiles)
     wanted = embed(load_pretrained("small"), store).numpy()
@@ -304,6 +306,24 @@ def test_mistakes_of_files_are_told(run, tuned, place):
         assert code == 2 and said in text, (args, text)
     assert not (place / "never").exists() and not list(place.glob("never*")) and not list(place.glob(".never*"))
     assert len(read(place / "good.csv")) == 2
+
+
+@pytest.mark.parametrize("name", ["molecule_gin", "molecule_gcn", "molecule_sage", "molecule_gat"])
+def test_every_molecule_encoder_and_the_features_of_ogb(run, place, name):
+    config = pydantic.TypeAdapter(Encoder).validate_python(
+        {"name": name, "hidden": 16, "layers": 2, "features": "ogb", "virtual_node": name == "molecule_gin"}
+    )
+    encoder = make_encoder(config, None, "here")
+    save_pretrained(place / name, encoder, config=config, readout="mean", card=CARD)
+    args = ["--split", "random", "--no-baselines", "--layer-decay", "0.5", "-o", f"tuned-{name}"]
+    code, text = run("finetune", name, "assay.csv", "--target", "p_np", *args, *SHORT)
+    assert code == 0, text
+    assert load_predictor(place / f"tuned-{name}").features == "ogb"
+    code, text = run("predict", f"tuned-{name}", "assay.csv", "-o", f"{name}.csv", "--quiet")
+    assert code == 0, text
+    before, after = read(place / f"tuned-{name}" / "predictions.csv"), read(place / f"{name}.csv")
+    for one, other in zip(before, after, strict=True):
+        assert float(one["p_np_predicted"] or 0) == pytest.approx(float(other["p_np_predicted"] or 0), abs=1e-4)
 
 
 def test_encoders_that_read_no_molecules_are_refused(run, place):
