@@ -145,7 +145,7 @@ def test_turning_the_test_labels_round_turns_the_score_round(probe, metric):
     assert turned.mean == pytest.approx(1 - honest.mean, abs=1e-12)
 
 
-@pytest.mark.parametrize("predict", [lambda *x: _logistic(*x, seed=0), lambda *x: _votes(*x, ks=(1, 5, 99), tau=0.07)])
+@pytest.mark.parametrize("predict", [lambda *x: _logistic(*x, seed=0, newton=False), lambda *x: _votes(*x, ks=(1, 5, 99), tau=0.07)])
 def test_what_a_row_is_called_does_not_depend_on_the_rows_beside_it(predict):
     (z, y), far = clusters(60, noise=0.8), 1e3 * torch.ones(40, 6)
     wanted = predict(z[:40], y[:40], z[40:])
@@ -176,6 +176,14 @@ def test_several_tasks_are_the_mean_over_tasks(probe, metric):
 
 
 @both
+def test_newtons_steps_reach_the_optimum_of_the_usual_solver():
+    torch.manual_seed(0)
+    x, other, y = torch.randn(300, 20), torch.randn(50, 20), (torch.rand(300) < 0.3).long()
+    usual, newton = (_logistic(x, y, other, 0, newton=newton) for newton in (False, True))
+    scale = usual.abs().amax(dim=(1, 2), keepdim=True)
+    torch.testing.assert_close(newton / scale, usual / scale, atol=2e-3, rtol=0)
+
+
 def test_rows_without_a_label_take_no_part_in_their_task(probe):
     z, y = several_tasks()
     split = thirds(240)
