@@ -175,7 +175,6 @@ def test_several_tasks_are_the_mean_over_tasks(probe, metric):
     )
 
 
-@both
 def test_newtons_steps_reach_the_optimum_of_the_usual_solver():
     torch.manual_seed(0)
     x, other, y = torch.randn(300, 20), torch.randn(50, 20), (torch.rand(300) < 0.3).long()
@@ -184,6 +183,7 @@ def test_newtons_steps_reach_the_optimum_of_the_usual_solver():
     torch.testing.assert_close(newton / scale, usual / scale, atol=2e-3, rtol=0)
 
 
+@both
 def test_rows_without_a_label_take_no_part_in_their_task(probe):
     z, y = several_tasks()
     split = thirds(240)
