@@ -37,8 +37,8 @@ def linear_probe(embeddings: Tensor, labels: Tensor, split: Any, *, metric: str 
     tasks = labels.shape[1] if isinstance(labels, Tensor) and labels.dim() == 2 else 1
 
     def predict(train: Tensor, y: Tensor, other: Tensor) -> Tensor:
-        # For hundreds of tasks on a few hundred columns Newton's steps reach the same optimum five times as soon.
-        return _logistic(train, y, other, seed, newton=tasks > 1 and train.shape[1] <= 512)
+        # For many tasks on a few hundred columns Newton's steps reach the same optimum five times as soon.
+        return _logistic(train, y, other, seed, newton=tasks >= 10 and train.shape[1] <= 512)
 
     return evaluate("linear probe", predict, embeddings, labels, split, metric, PROTOCOL)
 
