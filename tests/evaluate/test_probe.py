@@ -145,7 +145,9 @@ def test_turning_the_test_labels_round_turns_the_score_round(probe, metric):
     assert turned.mean == pytest.approx(1 - honest.mean, abs=1e-12)
 
 
-@pytest.mark.parametrize("predict", [lambda *x: _logistic(*x, seed=0, newton=False), lambda *x: _votes(*x, ks=(1, 5, 99), tau=0.07)])
+@pytest.mark.parametrize(
+    "predict", [lambda *x: _logistic(*x, seed=0, newton=False), lambda *x: _votes(*x, ks=(1, 5, 99), tau=0.07)]
+)
 def test_what_a_row_is_called_does_not_depend_on_the_rows_beside_it(predict):
     (z, y), far = clusters(60, noise=0.8), 1e3 * torch.ones(40, 6)
     wanted = predict(z[:40], y[:40], z[40:])
