@@ -123,8 +123,12 @@ def evaluate(run_folder: RunFolder, overrides: Overrides = None) -> None:
 def methods(
     name: Annotated[str | None, typer.Argument(help="show the settings of one", show_default=False)] = None,
 ) -> None:
-    """List the pretraining methods, or the settings of one."""
+    """List the pretraining methods and the encoders that ship pretrained, or the settings of a method."""
     catalogue("method", name)
+    if name is None:
+        from graphcl.read_config import pretrained_names
+
+        out.print(f"pretrained encoders, ready to use: {', '.join(pretrained_names())} (`graphcl pretrained`)")
 
 
 @app.command(epilog="Examples: graphcl augmentations | graphcl augmentations drop_nodes")

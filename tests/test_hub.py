@@ -130,7 +130,8 @@ def test_what_ships_is_small_listed_and_loads(molecules):
         assert embed(model, [molecules[i] for i in range(8)]).shape == (8, model.encoder.out_dim)
         assert model.card.items
         assert model.card.scores
-    assert all(name in CliRunner().invoke(app, ["pretrained"]).output for name in names)
+    for command in ("pretrained", "methods"):
+        assert all(name in CliRunner().invoke(app, [command]).output for name in names)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "other", "pickle"])
