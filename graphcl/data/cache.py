@@ -21,12 +21,12 @@ def cache_folder() -> Path:
 def store_place(name: str, raw: Sequence[Path], reader: str) -> Path:
     """Folder in the cache of what `reader` (its name, version and settings) makes of the raw files.
 
-    Raw files of another size or time, another reader or version of the store's format make another store.
+    Raw files of another place, size or time, another reader or version of the store's format make another store.
     """
     state = hashlib.sha256(f"{reader}\n{VERSION}\n".encode())
     for path in raw:
         status = path.stat()
-        state.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        state.update(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return cache_folder() / "stores" / f"{name}-{state.hexdigest()[:16]}"
 
 

@@ -136,24 +136,28 @@ def _smi(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
 
 
 def _csv(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
-    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    # strict: else a quote that is not closed takes the rest of the file into one cell, unseen.
+    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     header = next(reader, [])
     smiles, ids, targets = _columns(wanted, header)
     blank: list[int] = []
     line = reader.line_num + 1
-    for cells in reader:
-        begins, line = line, reader.line_num + 1
-        if not cells:
-            blank.append(begins)
-            continue
-        yield from (_Row(number, "", labels=[math.nan] * len(targets)) for number in blank)
-        blank.clear()
-        if len(cells) != len(header):
-            reason = f"{len(cells)} cells, the header has {len(header)}"
-            yield _Row(begins, "", labels=[math.nan] * len(targets), reason=reason)
-            continue
-        labels = [_number(cells[column], begins, header[column]) for column in targets]
-        yield _Row(begins, cells[smiles].strip(), None if ids is None else cells[ids].strip() or None, labels)
+    try:
+        for cells in reader:
+            begins, line = line, reader.line_num + 1
+            if not cells:
+                blank.append(begins)
+                continue
+            yield from (_Row(number, "", labels=[math.nan] * len(targets)) for number in blank)
+            blank.clear()
+            if len(cells) != len(header):
+                reason = f"{len(cells)} cells, the header has {len(header)}"
+                yield _Row(begins, "", labels=[math.nan] * len(targets), reason=reason)
+                continue
+            labels = [_number(cells[column], begins, header[column]) for column in targets]
+            yield _Row(begins, cells[smiles].strip(), None if ids is None else cells[ids].strip() or None, labels)
+    except csv.Error as error:
+        raise ValueError(f"{error}, in the row from line {line} on; look for a quote that is not closed") from None
 
 
 def _columns(wanted: _Wanted, header: Sequence[str]) -> tuple[int, int | None, list[int]]:
@@ -175,6 +179,8 @@ def _column(name: str, header: Sequence[str]) -> int:
         lower = {column.strip().lower(): column for column in header}
         close = difflib.get_close_matches(name.strip().lower(), lower, n=1)
         hint = f", did you mean {lower[close[0]]!r}?" if close else ""
+        if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), "")):
+            hint = f"; cells are separated by commas here, in the file it seems by {other!r}: save it with commas;"
         raise ValueError(f"no column {name!r}{hint or ';'} columns: {shown or 'none, the file is empty'}")
     if list(header).count(name) > 1:
         raise ValueError(f"column {name!r} stands there {list(header).count(name)} times; rename all but one")
@@ -210,12 +216,19 @@ def _parquet(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
         values = {column: batch.column(name).to_pylist() for column, name in chosen.items()}
         for i, text in enumerate(values[smiles]):
             labels = [_number(values[column][i], line, header[column]) for column in targets]
-            name = None if ids is None or values[ids][i] is None else str(values[ids][i])
+            name = None if ids is None else _name(values[ids][i])
             if text is None or isinstance(text, str):
                 yield _Row(line, (text or "").strip(), name, labels)
             else:
                 yield _Row(line, "", name, labels, f"not text but {text!r}")
             line += 1
+
+
+def _name(value: Any) -> str | None:
+    """An id as text; where some are missing, tables hold whole numbers as 7.0."""
+    if value is None or value != value:
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip() or None
 
 
 def _sdf(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from graphcl.data.store import GraphStore
 
 MoleculeFeatures = Literal["benchmark", "ogb"]
-PARSER = 1  # to be raised with every change of what a molecule becomes; stores in the cache are made again then
+PARSER = 2  # to be raised with every change of what a molecule becomes; stores in the cache are made again then
 CHUNK = 2_500  # molecules that a process parses at a time: half a second
 AHEAD = 4  # chunks a process in memory
 UNKNOWN_ATOM = 118  # atomic numbers 1 to 118 are 0 to 117; 119 is the masked atom
@@ -76,6 +76,8 @@ def parse_smiles(smiles: str) -> Chem.Mol:
         raise ValueError(f"not text but {smiles!r}")
     if not smiles.strip():
         raise ValueError("empty")
+    if len(smiles.strip().splitlines()) > 1:  # RDKit would take the rest for the molecule's name
+        raise ValueError("a line break inside")
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(smiles)
         if molecule is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import warnings
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def test_csv_columns_by_name_with_missing_labels(tmp_path, name):
         ("smiles,y\n", "assay: none of 0 SMILES is a molecule"),
         ("smiles,y\nC,D,1\n", "assay: none of 1 SMILES is a molecule; the first, '': 3 cells, the header has 2"),
         ("smiles,y\n" + "C" * 200_000 + ",1\n", r"assay\.csv: field larger than field limit"),
+        (
+            'smiles,y\nC,1\n"CO,1\nCN,0\nCC,1\n',
+            r"assay\.csv: unexpected end of data, in the row from line 3 on; look for",
+        ),
+        ("smiles;y\nC;1\n", r"no column 'smiles'; cells are separated by commas here, in the file it seems by ';'"),
     ],
 )
 def test_mistakes_in_a_csv_are_named(tmp_path, text, message):
@@ -357,3 +363,27 @@ def test_the_config_reads_a_molecule_file(tmp_path):
     assert config.data.targets == ("active",)
     run = build(config)
     assert [len(part) for part in run.split[0]] == [32, 4, 4] and run.data.y.tolist() == [0, 1] * 20
+
+
+def test_rows_swallowed_by_a_quote_are_no_molecule(tmp_path):
+    """RDKit reads a SMILES up to the first blank, so the two rows would be methane."""
+    blocks = read_blocks(write(tmp_path, 'smiles,y\nCO,0\n"C,1\nCC,"0\nCN,1\n'), targets=["y"])
+    with pytest.raises(ValueError, match=r"assay\.csv: ',' expected after '\"', in the row from line 3 on"):
+        list(blocks)
+    store, rejected = read_molecules(write(tmp_path, 'smiles,y\nCO,0\n"C,1\nCC",0\nCN,1\n'), targets=["y"])
+    assert store.smiles == ["CO", "CN"]
+    assert rejected == [(1, "C,1\nCC", "a line break inside", 3, None)]
+
+
+def test_whole_numbers_are_ids_where_others_are_missing(tmp_path):
+    table = pa.table({"smiles": ["C", "N", "O", "S"], "id": [7.0, None, math.nan, 2.5]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert next(read_blocks(tmp_path / "a.parquet", ids="id")).ids == ["7", None, None, "2.5"]
+
+
+def test_files_of_the_same_name_size_and_time_are_kept_apart(tmp_path):
+    for folder, label in (("a", 1), ("b", 0)):
+        (tmp_path / folder).mkdir()
+        path = write(tmp_path / folder, f"smiles,y\nCC,{label}\n")
+        os.utime(path, (1e9, 1e9))
+        assert read_molecules(path, targets=["y"])[0].y.tolist() == [[label]]
