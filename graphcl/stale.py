@@ -6,10 +6,16 @@ import functools
 from typing import Any
 
 from graphcl.data.catalogue import DATASETS
+from graphcl.evaluate.baselines import BASELINES
 from graphcl.ledger import changes_since
 
 Row = dict[str, Any]
-READERS = {"tu": ("tu",), "molecule": ("molecules", "scaffolds"), "ogb": ("ogb",)}  # of a data set's kind
+READERS = {
+    "tu": ("tu",),
+    "molecule": ("molecules", "molecule_files", "scaffolds"),
+    "ogb": ("ogb",),
+}  # of a data set's kind
+OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)
 SCORERS = {  # files of a protocol, by how its name begins
     **{"linear": ("probe",), "svm": ("svm", "_native"), "knn": ("knn",), "kmeans": ("cluster",), "link": ("link",)},
     **{"ridge": ("ridge",), "finetune": ("finetune", "tasks"), "wl": ("structure", "svm", "_native")},
@@ -23,12 +29,13 @@ def sources_of(row: Row) -> tuple[str, ...]:
     readers = ("files",) if entry is None else READERS.get(entry.kind, ("pyg",))
     scorers = next((files for name, files in SCORERS.items() if row["protocol"].startswith(name)), ())
     if row["baseline"] is not None:
-        scorers = (*scorers, "baselines", "structure")
+        scorers = (*scorers, "baselines", "structure", *(["fingerprints"] if row["baseline"] in OF_SMILES else []))
     files = [f"data/{name}" for name in ("store", "loaders", "splits", "features", *readers)]
     files += [f"evaluate/{name}" for name in ("scores", "embed", *scorers)]
     if row["baseline"] is None or row["baseline"].startswith("supervised"):
         kind = row["config"]["encoder"]["name"].partition("_")[0]
-        files += [f"encoders/{name}" for name in ("aggregate", "convs", "inputs", "readout", "sparse")]
+        files += [f"encoders/{name}" for name in ("aggregate", "_native", "convs", "inputs", "readout", "sparse")]
+        files += ["encoders/dropout"] if row["protocol"].startswith("finetune") else []
         files += ["encoders/molecule*"] if kind == "molecule" else [f"encoders/{kind}"]
     own: tuple[str, ...] = ()
     if row["baseline"] is None and not row.get("weights"):
