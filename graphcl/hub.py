@@ -138,6 +138,11 @@ def _from_folder(folder: Path) -> Pretrained:
 
 def _from_run(folder: Path) -> Pretrained:
     config = load_config(run_config(folder))
+    if getattr(config.method, "variational", False):
+        raise ConfigError(
+            f"{folder}: method.variational=true embeds by a head that is no part of the encoder, so the encoder alone "
+            "would give other embeddings; use `graphcl embed`, or pretrain with method.variational=false"
+        )
     weights = folder / "model.safetensors"
     if ENCODERS[config.encoder.name].takes_in_dim:  # type: ignore[attr-defined]
         run = load_run(folder, split=False)

@@ -194,3 +194,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(CheckpointError, match="something else"):
         save_pretrained(tmp_path, MoleculeGIN(16, layers=2), config=config, readout="mean", card=CARD)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_the_encoder_of_a_variational_run_is_not_taken_for_the_whole(tmp_path):
+    run = build(load_config("gae", ["method.variational=true", "encoder.hidden=8", "train.max_steps=1"]))
+    fit(run, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "config.yaml").write_text(run.config.dump(), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run: method\.variational=true embeds by a head that is no part of the enc"):
+        load_pretrained(tmp_path / "run")
