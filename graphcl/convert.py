@@ -95,10 +95,11 @@ def _load(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        found = re.search(r"GLOBAL (\S+)", str(error))  # of torch's text no more, as it advises to open the file
+        named = f" ({found[1]:.100})" if found else ""
         raise ValueError(
-            f"{path}: holds more than tensors, or is no file of torch.save; such a file could run code and is not "
-            f"opened ({reason:.200}); save model.state_dict() where you trust the file"
+            f"{path}: holds more than tensors{named}, or is no file of torch.save; such a file could run code and is "
+            "not opened; save model.state_dict() where you trust the file"
         ) from None
     except Exception as error:  # torch raises whatever a damaged file makes it raise
         raise ValueError(f"{path}: not readable as a .pth file ({type(error).__name__}: {error!s:.200})") from None
