@@ -18,6 +18,7 @@ from torch_geometric.nn import GINConv
 from graphcl.encoders.aggregate import CSR, csr_of, entry_sum, remembered, weight_sums
 from graphcl.encoders.inputs import NodeNorm, edge_weight
 from graphcl.encoders.molecule_inputs import Columns, add_tables, column_codes, columns_of, tables_of
+from graphcl.encoders.padded import short_rows, with_rows
 
 Scheme = Literal["sum", "mean", "symmetric"]
 
@@ -35,7 +36,9 @@ class BondConv(GINConv):
         csr = csr_of(edge_index, x.size(0), loops=True)
         counts = bond_counts(csr, edge_attr, edge_weight, x, self.columns, "sum")
         out = entry_sum(x, csr, entry_weights(csr, edge_weight, x, "sum"))
-        return self.nn(plus_bonds(out, counts, tables_of(self, self.columns.bonds)))
+        more = short_rows(out)
+        out = plus_bonds(with_rows(out, more), with_rows(counts, more), tables_of(self, self.columns.bonds))
+        return self.nn(out)[: x.size(0)] if more else self.nn(out)
 
 
 class BondGCNConv(nn.Module):
