@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphcl.checkpoint import make_folder, write_whole
-from graphcl.data.molecule_files import read_molecules, task_kinds, write_rejected
+from graphcl.data.molecule_files import named, read_molecules, task_kinds, write_rejected
 from graphcl.data.molecules import MoleculeFeatures, Rejected
 from graphcl.data.scaffolds import random_scaffold_split, scaffold_split
 from graphcl.data.splits import Split, random_split
@@ -46,6 +46,7 @@ class Assay(NamedTuple):
     rejected: list[Rejected]
     targets: tuple[str, ...]
     kind: Literal["classification", "regression"]
+    ids: str | None  # column that names the rows
 
 
 class Tuned(NamedTuple):
@@ -76,6 +77,11 @@ def read_assay(
         raise ValueError(
             f"targets must be different columns of {path}, at least one, got {', '.join(targets) or 'none'}"
         )
+    for name in targets:
+        if name in ("id", "smiles", "split", "similarity"):
+            raise ValueError(
+                f"{path}: target {name!r} is the name of a column of predictions.csv; rename it in the file"
+            )
     store, rejected = read_molecules(
         path, smiles=smiles, targets=targets, ids=ids, features=features, strict=strict, progress=progress
     )
@@ -94,7 +100,7 @@ def read_assay(
     if len(set(kinds.values())) > 1:
         shown = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise ValueError(f"{path}: targets of both kinds, {shown}; fine-tune one model for each kind")
-    return Assay(path, store, rejected, tuple(targets), next(iter(kinds.values())))
+    return Assay(path, store, rejected, tuple(targets), next(iter(kinds.values())), ids)
 
 
 def split_assay(assay: Assay, how: str, seed: int) -> Split:
@@ -136,6 +142,7 @@ def tune(
         fitting = "roc_auc, prc_auc or accuracy" if assay.kind == "classification" else "rmse or mae"
         raise ValueError(f"{assay.path}: metric {metric!r} is not for a {assay.kind}; use {fitting}")
     parts = split_assay(assay, split, split_seed)
+    beside = [baseline(assay, parts, metric)] if baselines else []  # first: what can fail must not fail at the end
     rows: list[dict[str, Any]] = []
     best: dict[str, list[int]] = {}
     kept: Predictor | None = None
@@ -155,8 +162,6 @@ def tune(
         kept = kept or predictor
         best[name] = found.epochs
         rows += rows_of(name, found, metric)
-    if baselines:
-        rows.append(baseline(assay, parts, metric))
     assert kept is not None
     report = {
         "assay": assay.path.name,
@@ -168,7 +173,7 @@ def tune(
         | {part: len(numbers) for part, numbers in parts._asdict().items()},
         "left_out": [name for name, one in zip(assay.targets, kept.config.learned, strict=True) if not one],
         "metric": metric,
-        "scores": rows,
+        "scores": rows + beside,
         "seeds": list(seeds),
         "settings": settings._asdict(),
         "best_epochs": best,
@@ -178,13 +183,12 @@ def tune(
 
 
 def rows_of(name: str, found: Ensembled, metric: str) -> list[dict[str, Any]]:
-    """Rows of the report: by the two rules, and of the ensemble."""
+    """Rows of the report: by the two rules, and of the ensemble if there is one."""
     each = [row_of(name, rule, getattr(found.by_rule, key)) for key, rule in RULES.items()]
-    together = {metric: found.together.test} | found.together.also
-    return [
-        *each,
-        {"model": f"{name}, ensemble", "rule": RULES["clean"], "scores": {k: [v] for k, v in together.items()}},
-    ]
+    if len(found.epochs) == 1:
+        return each
+    together = {metric: [value] for metric, value in ({metric: found.together.test} | found.together.also).items()}
+    return [*each, {"model": f"{name}, ensemble", "rule": RULES["clean"], "scores": together}]
 
 
 def row_of(name: str, rule: str, scores: Scores) -> dict[str, Any]:
@@ -285,7 +289,7 @@ def write_predictions(path: Path, assay: Assay, tuned: Tuned) -> None:
     for place, row in enumerate(rows):
         ids[row], smiles[row] = store.names[place], store.smiles[place]
     for row, one in refused.items():
-        ids[row], smiles[row], reasons[row] = one.id or str(row), one.smiles, one.reason
+        ids[row], smiles[row], reasons[row] = named([one.id], [row], assay.ids)[0], one.smiles, one.reason
     for part, numbers in tuned.split._asdict().items():
         for place in numbers.tolist():
             parts[rows[place]] = part
