@@ -40,7 +40,8 @@ def make_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise CheckpointError(
-            f"cannot write to the run folder {folder}: {error.strerror}; choose another with run.dir=..."
+            f"cannot write to the run folder {folder}: {error.strerror}; "
+            "choose another (run.dir=... for a run, --output for a model)"
         ) from None
 
 

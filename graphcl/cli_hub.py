@@ -57,6 +57,8 @@ def export(
         readout=config.readout,
         card=card,
         in_dim=config.in_dim,
+        features=config.features,
+        normalize=config.normalize,
         half=not full,
     )
     size = (output / "model.safetensors").stat().st_size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,7 +104,7 @@ def finetune(
     read = read_assay(assay, target, smiles=smiles, ids=ids, features=features, strict=strict, progress=not quiet)
     counted = f"{len(read.store):,} molecules, {len(read.rejected):,} rejected rows"
     out.print(f"{assay.name}: {counted}; {read.kind} of {', '.join(target)}", highlight=False)
-    with epochs_shown(len(starts) * seeds * epochs, not quiet) as tell:
+    with kept_if_done(folder), epochs_shown(len(starts) * seeds * epochs, not quiet) as tell:
         tuned = tune(
             read,
             starts,
@@ -118,8 +117,8 @@ def finetune(
             device=device(),
             tell=tell,
         )
-    if folder.exists():
-        shutil.rmtree(folder)
+    for path in folder.iterdir():  # an earlier model, under --overwrite
+        path.unlink()
     write_folder(folder, read, tuned)
     head, rows = table(tuned.report)
     shown = Table(*head)
@@ -235,7 +234,8 @@ def embed_data(model: str, output: Path, data: str | None, threads: int | None) 
 
         pretrained = load_pretrained(folder)
         method: Any = pretrained
-        source: Any = load_data(data, features="ogb" if pretrained.features == "ogb" else "given")
+        features = "ogb" if pretrained.features == "ogb" else pretrained.config.features
+        source: Any = load_data(data, features=features, normalize=pretrained.config.normalize)
     else:
         run_config(folder)
         from graphcl.builder import load_run
@@ -277,6 +277,21 @@ def written(
     empty = done.rows - done.molecules
     rejected = f" ({empty:,} no molecules, with the reason)" if empty else ""
     out.print(f"{output}: {done.rows:,} rows{rejected}, {rate:,.0f} molecules/s", highlight=False)
+
+
+@contextmanager
+def kept_if_done(folder: Path) -> Iterator[None]:
+    """The folder, made before the training, which would be lost without one; taken away again if that fails."""
+    from graphcl.checkpoint import make_folder
+
+    new = not folder.exists()
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        if new:
+            folder.rmdir()
+        raise
 
 
 @contextmanager

@@ -49,6 +49,8 @@ class PretrainedConfig(Strict):
     encoder: Encoder
     in_dim: PositiveInt | None = None  # width of x, where the encoder is made for one
     readout: Literal["sum", "mean", "max"] | None = None
+    features: Literal["given", "ones", "degree", "onehot_degree", "ogb"] = "given"  # data.features, as it was trained
+    normalize: bool = False  # data.normalize
 
 
 class Frozen(Method):
@@ -152,7 +154,13 @@ def _from_run(folder: Path) -> Pretrained:
         own = {name.removeprefix("encoder."): value for name, value in _tensors(weights) if name.startswith("encoder.")}
         fill(encoder, own, str(weights))
     readout = config.readout and Readout(config.readout)
-    made = PretrainedConfig(encoder=config.encoder, in_dim=in_dim, readout=config.readout)
+    made = PretrainedConfig(
+        encoder=config.encoder,
+        in_dim=in_dim,
+        readout=config.readout,
+        features=config.data.features,
+        normalize=config.data.normalize,
+    )
     return Pretrained(encoder, readout, made, card_of_run(folder, config))
 
 
@@ -202,11 +210,14 @@ def save_pretrained(
     readout: str | None,
     card: ModelCard,
     in_dim: int | None = None,
+    features: str = "given",
+    normalize: bool = False,
     half: bool = True,
 ) -> Path:
     """Write config.json, model.safetensors and README.md. Returns the folder.
 
-    config: the encoder's config model (`Config.encoder`).  half: parameters in float16, half the size; the running
+    config: the encoder's config model (`Config.encoder`).  features, normalize: those of the data that it was trained
+    on (`data.features`, `data.normalize`).  half: parameters in float16, half the size; the running
     statistics of batch norms stay in float32. Raises ValueError if the folder holds something else, or a weight is not
     finite, or too large for float16.
     """
@@ -223,7 +234,8 @@ def save_pretrained(
                 f"{name} holds values that are not finite{' in float16; save with half=False' * half}; nothing written"
             )
         tensors[name] = kept.clone().contiguous()
-    made = PretrainedConfig(encoder=config, in_dim=in_dim, readout=readout)
+    values = {"encoder": config, "in_dim": in_dim, "readout": readout, "features": features, "normalize": normalize}
+    made = PretrainedConfig.model_validate(values)
     make_folder(folder)
     write_whole(folder / "model.safetensors", safetensors.torch.save(tensors, {"format": "pt"}))
     write_whole(folder / "config.json", (json.dumps(made.model_dump(mode="json"), indent=1) + "\n").encode())

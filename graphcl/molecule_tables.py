@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from graphcl.data.molecule_files import read_blocks
+from graphcl.data.molecule_files import named, read_blocks
 from graphcl.data.molecules import MoleculeFeatures, Rejected, parse_block, store_of
 from graphcl.data.store import GraphStore
 
@@ -113,7 +113,7 @@ def stream(
                     first = Rejected(part.rows[place], part.smiles[place], reason, part.lines[place])
             if strict and first is not None:
                 raise ValueError(f"{path}: {_said(first)}; without --strict such rows stay empty")
-            names = [str(row) if one is None else one for one, row in zip(part.ids, part.rows, strict=True)]
+            names = named(part.ids, part.rows, ids)
             numbers = np.full((len(names), len(columns)), np.nan, dtype=np.float32)
             if parsed.kept:
                 numbers[parsed.kept] = score(store_of(parsed, part.smiles, names))

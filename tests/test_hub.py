@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -94,6 +95,21 @@ def test_an_encoder_made_for_a_width_keeps_it(tmp_path):
     (tmp_path / "gin" / "config.json").write_text(json.dumps(meta | {"in_dim": None}))
     with pytest.raises(ConfigError, match="`in_dim` is missing"):
         load_pretrained(tmp_path / "gin")
+
+
+def test_an_exported_encoder_reads_data_as_it_was_trained(tmp_path):
+    config = load_config("graphcl", ["data.features=degree", "encoder.hidden=8", "train.max_steps=2"])
+    run = build(config)
+    fit(run, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "config.yaml").write_text(config.dump(), encoding="utf-8")
+    export = ["export", str(tmp_path / "run"), "-o", str(tmp_path / "ready"), "--full"]
+    assert CliRunner().invoke(app, export).exit_code == 0
+    assert load_pretrained(tmp_path / "ready").config.features == "degree"
+    written = ["embed", str(tmp_path / "ready"), "--data", "imdb-binary", "-o", str(tmp_path / "z.npz")]
+    result = CliRunner().invoke(app, written)
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "z.npz") as found:
+        assert np.array_equal(found["embedding"], embed(run.method, run.data).numpy())
 
 
 def test_export_writes_the_encoder_of_a_run(run_folder, tmp_path, molecules):

@@ -152,7 +152,9 @@ def _csv(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
             blank.clear()
             if len(cells) != len(header):
                 reason = f"{len(cells)} cells, the header has {len(header)}"
-                yield _Row(begins, "", labels=[math.nan] * len(targets), reason=reason)
+                short = ids is not None and ids < len(cells) < len(header)  # what is there is in its place
+                name = cells[ids].strip() or None if short and ids is not None else None
+                yield _Row(begins, "", name, [math.nan] * len(targets), reason)
                 continue
             labels = [_number(cells[column], begins, header[column]) for column in targets]
             yield _Row(begins, cells[smiles].strip(), None if ids is None else cells[ids].strip() or None, labels)
@@ -376,10 +378,15 @@ def _chunks(
             if strict and rejected:
                 raise ValueError(_refusal(path, rejected[0]))
             if parsed.kept:
-                names = [one or str(row) for one, row in zip(block.ids, block.rows, strict=True)]
+                names = named(block.ids, block.rows, wanted.ids)
                 y = None if block.y is None else torch.from_numpy(block.y)
                 yield store_of(parsed, block.smiles, names, y, name=name)
     refuse_none(rows, rejected, name)
+
+
+def named(ids: Sequence[str | None], rows: Sequence[int], column: str | None) -> list[str]:
+    """The ids of rows; row numbers where there is none, but an empty cell of a column of ids stays empty."""
+    return [one or ("" if column is not None else str(row)) for one, row in zip(ids, rows, strict=True)]
 
 
 def _refusal(path: Path, one: Rejected) -> str:

@@ -43,7 +43,7 @@ CSV = '\ufeffid,smiles,"toxic, rat",logP\na,CCO,1,-0.3\nb,none!,0,\n,  CC ,,2e-1
 def test_csv_columns_by_name_with_missing_labels(tmp_path, name):
     path = write(tmp_path, CSV, name)
     store, rejected = read_molecules(path, targets=["toxic, rat", "logP"], ids="id")
-    assert store.smiles == ["CCO", "CC", "[Na+].[Cl-]"] and store.names == ["a", "2", "d"] and store.name == "assay"
+    assert store.smiles == ["CCO", "CC", "[Na+].[Cl-]"] and store.names == ["a", "", "d"] and store.name == "assay"
     assert store.y.dtype == torch.float32
     assert torch.equal(store.y.nan_to_num(-9), torch.tensor([[1, -0.3], [-9, 0.2], [0, -9]]))
     assert [tuple(r) for r in rejected] == [(1, "none!", "not a SMILES string", 3, "b")]
