@@ -20,7 +20,7 @@ class DropSideChain(BaseTransform):
     """Cut one edge of every graph that lies in no ring, and remove the smaller part, the side chain.
 
     The edge is drawn uniformly from those whose smaller part has no ring and at most round(at_most * n) of the graph's
-    n nodes; a graph without such an edge stays as it is. Of two equal parts either goes. Of a graph in pieces a part is
+    n nodes; a graph without such an edge stays as it is. Of two equal parts one without a ring goes. Of a graph in pieces a part is
     one of the piece that the edge lies in. A part with seeds of a neighbour-sampled Data stays.
 
     at_most: the largest share of the nodes that may go, in [0, 1]; more than a half is never reached. ValueError
@@ -43,14 +43,13 @@ class DropSideChain(BaseTransform):
         order = torch.empty_like(pre).scatter_(0, pre, place)
         first = torch.where(up[order] < 0, place, 0).cummax(0).values
         root = order[first][pre]  # [N], the node that the walk came to first of one's piece
-        lower = 2 * size <= size[root]  # the part below the edge is the smaller one
-        part = torch.where(lower, size, size[root] - size)
-
         stays = rings.ring_nodes.long()
         seeds = seeds_of(data, pre.numel())
         if seeds is not None:
             stays = stays + seeds.long()
         held = below(stays, rings.walk)
+        lower = 2 * size + (held > 0) <= size[root]  # the part below the edge is the one to go
+        part = torch.where(lower, size, size[root] - size)
         held = torch.where(lower, held, held[root] - held)
         fits = rings.bridge & (held == 0) & (part <= share(self.at_most, graphs.counts)[graphs.batch])
 

@@ -132,7 +132,7 @@ def side_chains_by_hand(network: nx.MultiGraph, at_most: float) -> list[set[froz
         cut.remove_edge(u, v)
         parts = [frozenset(nx.node_connected_component(cut, node)) for node in (u, v)]
         small = min(len(part) for part in parts)
-        fit = {part for part in parts if len(part) == small}
-        if small <= round(at_most * len(network)) and not any(part & in_rings for part in fit):
+        fit = {part for part in parts if len(part) == small and not part & in_rings}
+        if fit and small <= round(at_most * len(network)):
             chains.append(fit)
     return chains

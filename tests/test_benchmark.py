@@ -395,7 +395,7 @@ def test_three_rules_read_one_fine_tuning_beside_that_of_the_encoder_untrained(f
     calls = []
     finetune = runner.finetune
     monkeypatch.setattr(
-        runner, "finetune", lambda *given, **options: calls.append(given) or finetune(*given, **options, epochs=3)
+        runner, "finetune", lambda *given, **options: calls.append(given) or finetune(*given, **options | {"epochs": 3})
     )
     rules = ["finetune/clean", "finetune-last/clean", "finetune/paper"]
     clean, last, paper = run(file(protocols=rules, seeds=[0], cells=[{"config": "dgi"}]))

@@ -123,8 +123,8 @@ def test_cut_and_resumed_equals_never_cut(tmp_path, settings, after):
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_resumes(tmp_path, name):
     draw = torch.Generator().manual_seed(1)
-    many = "batch" in batch_for(make(name))
-    source = GraphStore.from_graphs([ring(n, draw) for n in (5, 1, 8, 3, 4, 7, 2, 6)]) if many else ring(16, draw)
+    many = "batch" in (given := batch_for(make(name)))
+    source = GraphStore.from_graphs(given.to_data_list()) if many else ring(16, draw)
     settings = {"train__epochs": 4 if many else 8, "train__optimizer": "adamw", "train__clip": 1.0}
     size = 4 if many else None
     fit(small_run(lambda: make(name), Loader(source, size), **settings), tmp_path / "whole", progress=False)

@@ -121,7 +121,7 @@ def test_shares_of_a_split():
     sizes = [[len(part) for part in make_splits(store, "random", ratios=r)[0]] for r in (None, (0.8, 0.1, 0.1))]
     assert sizes == [[5, 5, 40], [40, 5, 5]]
     with pytest.raises(
-        ValueError, match=r"data\.ratios=\(0\.8, 0\.1, 0\.1\) is for split random, scaffold and .* not kfold"
+        ValueError, match=r"data\.ratios=\(0\.8, 0\.1, 0\.1\) is for the splits random and those by scaffold, not kfold"
     ):
         make_splits(store, "kfold", repeats=5, ratios=(0.8, 0.1, 0.1))
     with pytest.raises(
