@@ -54,5 +54,5 @@ def changed(commit: str | None, files: tuple[str, ...]) -> str | None:
     if later is None:
         return f"commit {commit} is not known here"
     if later:
-        return f"made at {commit}, before {len(later)} later changes of {', '.join(files)}"
+        return f"made at {commit}, and files that it depends on have changed since (`git log {commit}..`)"
     return f"made with uncommitted changes of {commit.removesuffix('+')}" if commit.endswith("+") else None

@@ -24,3 +24,14 @@ def test_every_result_says_where_it_comes_from():
     assert lines
     for line in lines:
         assert {"commit", "torch", "machine", "threads"} <= json.loads(line).keys(), line
+
+
+def test_the_cards_of_shipped_encoders_have_the_scores_of_results(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    import cards
+
+    from graphcl.hub import list_pretrained, read_card
+    from graphcl.read_config import find_pretrained
+
+    for name in list_pretrained():
+        assert read_card(find_pretrained(name)).scores == cards.scores(name), "run `python benchmarks/cards.py`"
