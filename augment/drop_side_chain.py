@@ -20,8 +20,8 @@ class DropSideChain(BaseTransform):
     """Cut one edge of every graph that lies in no ring, and remove the smaller part, the side chain.
 
     The edge is drawn uniformly from those whose smaller part has no ring and at most round(at_most * n) of the graph's
-    n nodes; a graph without such an edge stays as it is. Of two equal parts one without a ring goes. Of a graph in pieces a part is
-    one of the piece that the edge lies in. A part with seeds of a neighbour-sampled Data stays.
+    n nodes; a graph without such an edge stays as it is. Of two equal parts one without a ring goes. Of a graph in
+    pieces a part is one of the piece that the edge lies in. A part with seeds of a neighbour-sampled Data stays.
 
     at_most: the largest share of the nodes that may go, in [0, 1]; more than a half is never reached. ValueError
         otherwise.
