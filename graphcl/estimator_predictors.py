@@ -34,6 +34,7 @@ from graphcl.estimators import (
     FOR_GRAPHS,
     FOR_MOLECULES,
     FOR_NODES,
+    MADE,
     embedded,
     fitted,
     load,
@@ -327,7 +328,8 @@ def train(
     molecules: bool = False,
 ) -> Any:
     """The predictor, fitted on the rows [k] of the data and their targets [k]: classes (int64) or values."""
-    features = estimator.features or ("degree" if data.num_features == 0 else "given")
+    ready = model.config.features if model is not None and model.config.features in MADE else None
+    features = estimator.features or ready or ("degree" if data.num_features == 0 else "given")
     data, device = featured(data, features), device_of(estimator.device)
     if model is None:
         model = untrained(estimator, config, data)

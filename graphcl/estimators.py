@@ -41,6 +41,7 @@ TRAINING = {
     "lr": "train.lr",
     "batch_size": "data.batch_size",
 }
+MADE = ("ones", "degree", "onehot_degree")  # features that come from the edges
 PLACES = {**TRAINING, "seed": "train.seed", "device": "train.device"}
 # Taken where no config is named. Of GRACE's not what suits bags of words only, nor an own width of the last layer.
 FOR_MOLECULES: tuple[str, dict[str, Any]] = ("quickstart-molecules", {})
@@ -107,7 +108,7 @@ class GraphEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def _load(self) -> GraphEmbedder:
         model = pretrained_model(self.get_params(), level="graph")
-        return fitted(self, model, self.features, scaled=False, molecules=model.reads_molecules)
+        return loaded(self, model, molecules=model.reads_molecules)
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Embeddings [n, D] of the graphs X, row for row."""
@@ -183,7 +184,7 @@ class NodeEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _load(self) -> NodeEmbedder:
         model = pretrained_model(self.get_params(), level="node")
-        return fitted(self, model, self.features, scaled=False, molecules=False)
+        return loaded(self, model, molecules=False)
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Embeddings [N, D] of the nodes of X (which may be another graph), or [n, D] of those numbered X."""
@@ -266,6 +267,13 @@ def pretrain(estimator: Estimator, config: Config, data: Data | GraphStore, mole
     return fitted(estimator, model, features, scaled, molecules)
 
 
+def loaded(estimator: Estimator, model: Pretrained, *, molecules: bool) -> Estimator:
+    """The estimator with ready weights, which read features as they were trained on, unless it says others."""
+    own = model.config
+    features = estimator.features or (own.features if own.features in MADE else None)
+    return fitted(estimator, model, features, own.normalize and estimator.features is None, molecules)
+
+
 def fitted(estimator: Estimator, model: Pretrained, features: str | None, scaled: bool, molecules: bool) -> Estimator:
     """The estimator with what it has learned: the model, which features it reads, and whether it takes SMILES."""
     estimator.model_, estimator.features_, estimator.scaled_, estimator.molecules_ = model, features, scaled, molecules
@@ -320,6 +328,8 @@ def save(estimator: Any, folder: str | Path, more: Mapping[str, Any] | None = No
         readout=config.readout,
         card=model.card,
         in_dim=config.in_dim,
+        features=estimator.features_ if estimator.features_ in MADE else config.features,
+        normalize=estimator.scaled_,
         half=False,
     )
     values = {

@@ -389,6 +389,19 @@ def test_what_is_no_graph_or_node_is_refused(graph, X, message):
         NodeEmbedder(graph=graph, **SMALL).fit(X)
 
 
+def test_exported_weights_read_features_as_they_were_trained(tmp_path):
+    config = load_config("graphcl", ["data.features=onehot_degree", "encoder.hidden=8", "train.max_steps=1"])
+    graphs = [Data(edge_index=as_data(graph).edge_index, num_nodes=len(graph)) for graph in rings(range(3, 9))]
+    run = graphcl.build(config, graphs)
+    made = {"config": config.encoder, "readout": "sum", "in_dim": run.data.num_features, "features": "onehot_degree"}
+    card = graphcl.ModelCard(about="small", method="graphcl", data="rings")
+    folder = graphcl.save_pretrained(tmp_path / "ready", run.method.encoder, card=card, half=False, **made)
+    found = GraphEmbedder.from_pretrained(folder).transform(graphs)
+    np.testing.assert_array_equal(found, graphcl.embed(run.method, run.data).numpy())
+    GraphEmbedder.from_pretrained(folder).save(tmp_path / "again")
+    assert graphcl.load_pretrained(tmp_path / "again").config.features == "onehot_degree"
+
+
 # --- the example ------------------------------------------------------------------------------------------------------
 
 
