@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 out = Console()
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an earlier encoder in the folder")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="folder to write", show_default=False)]
 
 
@@ -43,8 +44,10 @@ def export(
     output: Output,
     about: Annotated[str | None, typer.Option(help="what the card says first; none: encoder, method, data")] = None,
     full: Annotated[bool, typer.Option("--full", help="float32 weights, twice the size")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the encoder of a run as a folder to share: config.json, half-precision weights, a model card."""
+    check_output(output, overwrite=overwrite)
     from graphcl.hub import load_pretrained, save_pretrained
 
     model = load_pretrained(run_folder)
@@ -70,8 +73,10 @@ def convert(
     output: Output,
     gnn: Annotated[str, typer.Option(help="gin, gcn or graphsage")] = "gin",
     about: Annotated[str | None, typer.Option(help="what the card says of the weights; none: their file")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn a public state dict of the molecule benchmark (5 layers of 300) into a folder of graphcl."""
+    check_output(output, overwrite=overwrite)
     from graphcl.convert import convert_pretrain_gnns
     from graphcl.hub import ModelCard, save_pretrained
 
@@ -79,3 +84,9 @@ def convert(
     card = ModelCard(about=about or f"weights of {weights.name}", method="unknown", data="unknown", license="unknown")
     save_pretrained(output, encoder, config=config, readout="mean", card=card)
     out.print(f"{output}: load it with graphcl.load_pretrained({str(output)!r})")
+
+
+def check_output(folder: Path, *, overwrite: bool) -> None:
+    """An earlier encoder is not written over without being told to."""
+    if (folder / "config.json").exists() and not overwrite:
+        raise ValueError(f"{folder} holds an encoder already; replace it with --overwrite, or choose another folder")

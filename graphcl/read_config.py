@@ -110,6 +110,10 @@ def find_pretrained(name: str | Path) -> Path:
         return _pretrained() / str(name)
     if (folder / "config.json").is_file() or (folder / "config.yaml").is_file():
         return folder
+    if (folder / "predictor.json").is_file():
+        raise ConfigError(
+            f"{folder} is a fine-tuned model, not an encoder; predict with it: graphcl predict {folder} FILE"
+        )
     raise ConfigError(
         f"no pretrained encoder {str(name)!r}{near(str(name), shipped)}; shipped: {', '.join(shipped) or 'none'}; "
         "or give a run folder of `graphcl pretrain`, or a folder with config.json and model.safetensors"

@@ -124,8 +124,19 @@ def test_export_writes_the_encoder_of_a_run(run_folder, tmp_path, molecules):
     model = load_pretrained(tmp_path / "mine")
     assert model.card.about == "my words"
     torch.testing.assert_close(embed(model, molecules), embed(run.method, molecules), rtol=0.05, atol=0.05)
+    again = CliRunner().invoke(app, ["export", str(folder), "-o", str(tmp_path / "mine")])
+    assert "holds an encoder already; replace it with --overwrite" in str(again.exception)
+    assert load_pretrained(tmp_path / "mine").card.about == "my words"
+    replaced = CliRunner().invoke(app, ["export", str(folder), "-o", str(tmp_path / "mine"), "--overwrite", "--full"])
+    assert replaced.exit_code == 0
+    assert torch.equal(embed(load_pretrained(tmp_path / "mine"), molecules), embed(run.method, molecules))
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "predictor.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is a fine-tuned model, not an encoder; predict with it: graphcl predict"):
+        load_pretrained(tmp_path / "tuned")
+    save_pretrained(tmp_path / "mine", run.method.encoder, config=run.config.encoder, readout="mean", card=CARD)
     shown = CliRunner().invoke(app, ["pretrained", str(tmp_path / "mine")])
-    assert "my words" in shown.output
+    assert "a small one" in shown.output
 
 
 def test_the_command_converts_weights_of_the_benchmark(tmp_path):
