@@ -210,7 +210,14 @@ def run(wanted: dict[str, Row], file: Path | None, device: torch.device, out: Co
 
 
 def write(file: Path, found: list[dict[str, Any]], limit: dict[str, float], device: torch.device) -> None:
-    """The rows found now, those that the file had besides, and the machine's limits."""
+    """The rows found now, those that the file had besides, and the machine's limits.
+
+    A limit is the most that a machine did: other work on it can only lower what is measured.
+    """
+    before = json.loads(file.read_text(encoding="utf-8")) if rows_in(file) else {}
+    here = {"machine": where()["machine"], "device": described(device)}
+    if here.items() <= before.items():
+        limit = {name: max(value, before.get("limits", {}).get(name, 0.0)) for name, value in limit.items()}
     merged = {row["name"]: row for row in [*rows_in(file), *found]}
     ordered = [merged[name] for name in ROWS if name in merged]
     huge = os.environ.get(HUGE_PAGES, "0") != "0"

@@ -196,6 +196,13 @@ def test_the_file_keeps_rows_that_were_not_measured_again(tmp_path, monkeypatch,
     assert kept["rows"][0]["ok"] is True and kept["rows"][0]["ratio"] == 3.0
     assert kept["rows"][1]["values"] == {"ours": 1.0, "theirs": 3.0}
     assert {"commit", "machine", "threads", "limits", "device"} <= kept.keys()
+    kept["limits"] = dict.fromkeys(kept["limits"], 1e30)
+    file.write_text(json.dumps(kept))
+    bench.write(file, [], dict.fromkeys(kept["limits"], 1.0), CPU)
+    assert json.loads(file.read_text())["limits"] == kept["limits"], "a limit is the most that the machine did"
+    file.write_text(json.dumps(kept | {"machine": "another"}))
+    bench.write(file, [], dict.fromkeys(kept["limits"], 1.0), CPU)
+    assert set(json.loads(file.read_text())["limits"].values()) == {1.0}
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     printed = out.export_text()
     assert "3.00 x" in printed and "≥ 2" in printed and "yes" in printed
