@@ -29,6 +29,7 @@ from torch_geometric.data import Data
 from graphcl.benchmark_config import SPLIT_SETTINGS, Benchmark, Job, Task, expand
 from graphcl.builder import build, cuda_of, prepare
 from graphcl.config import Config, ConfigError, near
+from graphcl.data.cache import cache_folder
 from graphcl.data.catalogue import Entry, find
 from graphcl.data.splits import Split, make_splits
 from graphcl.data.store import GraphStore
@@ -215,7 +216,8 @@ def watched(name: str, act: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
             facts["error"] = {"class": type(error).__name__, "message": str(error)}
     facts[name] = round(time.perf_counter() - begun, 3)
     if heard:
-        facts["warnings"] = sorted({f"{one.category.__name__}: {one.message}" for one in heard})
+        texts = {f"{one.category.__name__}: {one.message}" for one in heard}
+        facts["warnings"] = sorted(text.replace(str(cache_folder()), "GRAPHCL_CACHE") for text in texts)
     return result, facts
 
 

@@ -443,6 +443,7 @@ def test_weights_that_are_there_are_scored_beside_a_new_encoder_of_their_shape(f
     run_benchmark(path, Path("r.jsonl"), 1, retry=False, quiet=True)
     row = read_rows(Path("r.jsonl"))[0]
     assert (row["row"], row["weights"].partition("@")[0]) == ("ready", "ready")
+    assert any("GRAPHCL_CACHE/stores/bbbp" in text for text in row["warnings"]), "no path of this machine"
     data = graphcl.load_data("bbbp")
     split = make_splits(data, "scaffold")
     model = graphcl.load_pretrained(folder)
