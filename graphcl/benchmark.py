@@ -40,7 +40,7 @@ from graphcl.evaluate.finetune import STATEMENTS, FineTuned, finetune
 from graphcl.evaluate.link import Links, hide_edges
 from graphcl.evaluate.protocols import PROTOCOLS, Protocol
 from graphcl.evaluate.ridge import ERRORS
-from graphcl.evaluate.scores import Scores
+from graphcl.evaluate.scores import METRICS, Scores
 from graphcl.evaluate.tasks import FINE_TUNING_METRICS
 from graphcl.hub import Frozen, load_pretrained, make_encoder
 from graphcl.ledger import Ledger, where
@@ -50,14 +50,13 @@ from graphcl.trainer import fit
 Row = dict[str, Any]
 Rows = dict[tuple[str, str, int], Row]
 Score = Callable[[Task], dict[str, Any]]
-METRICS = ("accuracy", "roc_auc", "prc_auc")
 FINE_TUNING = [
     Protocol(id, finetune, statement, "encoder", ("node", "graph"), FINE_TUNING_METRICS)  # type: ignore[arg-type] # of three Scores
     for id, statement in STATEMENTS.items()
 ]
 NAMED = PROTOCOLS | {one.name: one for one in FINE_TUNING}  # what a benchmark file can name
 OWN = [
-    Protocol(one.id, one.score, one.statement, "own", one.levels, (*METRICS, *ERRORS) if one.values else METRICS)
+    Protocol(one.id, one.score, one.statement, "own", one.levels, (*METRICS, *ERRORS) if one.values else (*METRICS,))
     for one in BASELINES.values()
     if one.score
 ]

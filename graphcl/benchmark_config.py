@@ -297,9 +297,9 @@ def expand(benchmark: Benchmark) -> list[Job]:
 
     for seed in benchmark.seeds:
         for data, cell, encoder in places:
-            weights = (
-                fingerprint(cell.pretrained) if cell.pretrained else UNTRAINED * (cell.untrained == "only") or None
-            )
+            weights = UNTRAINED if cell.untrained == "only" else None
+            if cell.pretrained is not None:
+                weights = fingerprint(cell.pretrained)
             beside = cell.untrained == "beside"
             tasks = tuple(
                 Task(

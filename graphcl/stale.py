@@ -10,11 +10,11 @@ from graphcl.evaluate.baselines import BASELINES
 from graphcl.ledger import changes_since
 
 Row = dict[str, Any]
-READERS = {
+READERS = {  # of a data set's kind
     "tu": ("tu",),
     "molecule": ("molecules", "molecule_files", "scaffolds"),
     "ogb": ("ogb",),
-}  # of a data set's kind
+}
 OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)
 SCORERS = {  # files of a protocol, by how its name begins
     **{"linear": ("probe",), "svm": ("svm", "_native"), "knn": ("knn",), "kmeans": ("cluster",), "link": ("link",)},
@@ -36,7 +36,7 @@ def sources_of(row: Row) -> tuple[str, ...]:
         kind = row["config"]["encoder"]["name"].partition("_")[0]
         files += [f"encoders/{name}" for name in ("aggregate", "_native", "convs", "inputs", "readout", "sparse")]
         files += ["encoders/dropout"] if row["protocol"].startswith("finetune") else []
-        files += ["encoders/molecule*"] if kind == "molecule" else [f"encoders/{kind}"]
+        files += ["encoders/molecule*", "encoders/padded"] if kind == "molecule" else [f"encoders/{kind}"]
     own: tuple[str, ...] = ()
     if row["baseline"] is None and not row.get("weights"):
         files += [*("builder", "trainer", "heads", "momentum", "distributed", "methods/method", "methods/rows")]

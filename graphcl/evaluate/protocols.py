@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from graphcl.evaluate import cluster, link, probe, ridge, svm
 from graphcl.evaluate.knn import PLAIN_PROTOCOL, PROTOCOL, knn, knn_plain
-from graphcl.evaluate.scores import Scores
+from graphcl.evaluate.scores import METRICS, Scores
 
 
 class Protocol(NamedTuple):
@@ -40,7 +40,7 @@ class Protocol(NamedTuple):
 
 
 BOTH = ("node", "graph")
-CLASSES = ("accuracy", "roc_auc")
+CLASSES = tuple(METRICS)
 
 PROTOCOLS: dict[str, Protocol] = {
     one.name: one
@@ -49,7 +49,7 @@ PROTOCOLS: dict[str, Protocol] = {
             probe.PROTOCOL,
             probe.linear_probe,
             "logistic regression on L2-normalised frozen embeddings, fitted on train, C in 1e-6..1e3 chosen on "
-            "validation, not refitted, scored on test",
+            "validation, not refitted, scored on test (L-BFGS; of ten tasks and more Newton's steps)",
             "classes",
             BOTH,
             CLASSES,

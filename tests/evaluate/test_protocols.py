@@ -8,7 +8,7 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.utils import erdos_renyi_graph
 
-from graphcl.data.splits import kfold_split
+from graphcl.data.splits import Split, kfold_split
 from graphcl.evaluate.link import hide_edges
 from graphcl.evaluate.protocols import PROTOCOLS
 
@@ -62,3 +62,15 @@ def test_other_settings_are_no_named_protocol():
     z, y, split = problem("classes")
     assert knn(z, y, split, k=5).protocol == knn(z, y, split, tau=0.5).protocol == ""
     assert knn(z, y, split).protocol == "knn-weighted/clean/1"
+
+
+def test_every_probe_of_classes_gives_the_average_precision():
+    torch.manual_seed(0)
+    z, y = torch.randn(120, 6), torch.arange(120) % 2
+    z[:, 0] += y
+    split = Split(torch.arange(40), torch.arange(40, 80), torch.arange(80, 120))
+    for name in ("linear/clean", "knn/clean", "svm-linear/clean"):
+        protocol = PROTOCOLS[name]
+        assert "prc_auc" in protocol.metrics, name
+        found = protocol.score(z, y, split, metric="prc_auc")
+        assert 0.5 < found.mean <= 1 and found.mean != protocol.score(z, y, split, metric="roc_auc").mean, name
