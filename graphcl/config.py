@@ -95,6 +95,7 @@ class FineTuneConfig(Strict):
     patience: PositiveInt | None = Field(None, description="stop after this many epochs without gain on validation")
     dropout: Rate | None = Field(None, description="of the encoder while it is fine-tuned; none: its own")
     precision: Literal["32", "bf16-mixed"] = "32"
+    precise_norm: bool = Field(False, description="batch norm's statistics anew over the train rows at each scoring")
 
 
 class EvaluateConfig(Strict):

@@ -47,7 +47,8 @@ class Settings(NamedTuple):
 
     freeze: train the head alone, on the embeddings of the encoder in eval mode.  layer_decay: in (0, 1], how much lower
     the learning rate is from layer to layer, seen from the head.  patience: stop after so many epochs without a better
-    one on validation.  dropout: of the encoder, in place of its own.  precision: "32" or "bf16-mixed".
+    one on validation.  dropout: of the encoder, in place of its own.  precision: "32" or "bf16-mixed".  precise_norm:
+    before each scoring estimate the running statistics of batch norms anew (`settle_norms`).
     """
 
     epochs: int = 100
@@ -58,6 +59,7 @@ class Settings(NamedTuple):
     patience: int | None = None
     dropout: float | None = None
     precision: str = "32"
+    precise_norm: bool = False
 
     def checked(self) -> Settings:
         """The settings themselves; ValueError for one that is out of range."""
@@ -94,6 +96,7 @@ def finetune(
     patience: int | None = None,
     dropout: float | None = None,
     precision: str = "32",
+    precise_norm: bool = False,
 ) -> FineTuned:
     """Train a copy of the encoder and a new linear head on the train rows of each split, and score every epoch.
 
@@ -111,7 +114,9 @@ def finetune(
     """
     if metric not in FINE_TUNING_METRICS:
         raise ValueError(f"metric must be one of {', '.join(FINE_TUNING_METRICS)}, got {metric!r}")
-    settings = Settings(epochs, lr, batch_size, freeze, layer_decay, patience, dropout, precision).checked()
+    settings = Settings(
+        epochs, lr, batch_size, freeze, layer_decay, patience, dropout, precision, precise_norm
+    ).checked()
     graphs = isinstance(source, GraphStore)
     if graphs != (readout is not None):
         given = "many graphs need a readout" if graphs else "the nodes of one graph need none"
@@ -152,7 +157,8 @@ class Trained(NamedTuple):
     model: Model
     last_scores: Judged  # with further metrics
     best_scores: Judged
-    best_out: Tensor  # outputs for the rows `task.other` after that epoch
+    last_out: Tensor  # outputs for the rows `task.other` after the last epoch
+    best_out: Tensor  # and after the best
 
 
 def train(
@@ -184,6 +190,8 @@ def train(
                 optimizer.zero_grad()
                 task.loss(outputs(rows), on_device).backward()
                 optimizer.step()
+            if settings.precise_norm and not settings.freeze:
+                settle_norms(model, outputs, task.train[torch.randperm(len(task.train))].split(batch_size))
             model.eval()
             with torch.no_grad():
                 out = judged()
@@ -196,7 +204,7 @@ def train(
             if settings.patience is not None and epoch - best >= settings.patience:
                 break
     model.load_state_dict(state)
-    return Trained(found, best, model, task.judge(out, also=True), task.judge(best_out, also=True), best_out)
+    return Trained(found, best, model, task.judge(out, also=True), task.judge(best_out, also=True), out, best_out)
 
 
 def _runs(
@@ -223,6 +231,25 @@ def _runs(
         lambda rows: model(source.batch(rows, device), precision),
         lambda: torch.cat([model(batch, precision) for batch in batches]),
     )
+
+
+def settle_norms(model: nn.Module, outputs: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> None:
+    """Give the batch norms the mean of their statistics over these batches of rows, as the weights now are.
+
+    Wu and Johnson, 2021, arXiv:2105.07576, section 3 (precise batch norm). Running statistics lag behind weights that
+    Adam moves fast, and all outputs shift by what that amounts to: ranks bear it, errors do not.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    momenta, seen = [norm.momentum for norm in norms], 0
+    model.train()
+    with torch.no_grad():
+        for rows in batches:
+            seen += len(rows)
+            for norm in norms:
+                norm.momentum = len(rows) / seen  # 1 at first, which forgets what was there
+            outputs(rows)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def _groups(model: Model, settings: Settings) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ from torch_geometric.data import Data
 from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
 from graphcl.encoders import GCN, GIN, Readout
-from graphcl.evaluate.finetune import STATEMENTS, Model, Settings, _groups, finetune, set_dropout, train
+from graphcl.encoders.inputs import NodeNorm
+from graphcl.evaluate.finetune import STATEMENTS, Model, Settings, _groups, finetune, set_dropout, settle_norms, train
 from graphcl.evaluate.tasks import Classes, Values, make_task
 
 FAST = {"epochs": 6, "lr": 0.02, "batch_size": 16}
@@ -341,6 +342,44 @@ def test_dropout_is_that_of_the_encoder_while_it_trains():
     bare = torch.nn.Module()
     with pytest.raises(ValueError, match=r"dropout=0\.5 for an encoder without dropout \(Module\); leave it out"):
         set_dropout(bare, 0.5)
+
+
+@both
+def test_precise_norm_has_the_statistics_of_the_weights_as_they_are(kind):
+    if kind == "nodes":
+        encoder, readout, source = GCN(3, 8, batch_norm=True), None, nodes(noise=1.5)
+    else:
+        encoder, readout, source = GIN(3, 8, layers=2), Readout("mean"), graphs(torch.arange(90) % 3, 1.5)
+    task = make_task(source.y, 90, thirds(90), "accuracy", "here", torch.device("cpu"))
+
+    def gap(precise_norm: bool) -> float:
+        """Between the running means and those of all train rows in one batch."""
+        settings = Settings(epochs=5, lr=0.05, batch_size=90, precise_norm=precise_norm)
+        model = train(encoder, readout, source, task, settings, seed=0, device=torch.device("cpu")).model.train()
+        norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+        assert norms and {norm.momentum for norm in norms} == {0.1}
+        kept = [norm.running_mean.clone() for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        with torch.no_grad():
+            model(source if kind == "nodes" else source.batch(task.train))
+        return max(float((norm.running_mean - mean).abs().max()) for norm, mean in zip(norms, kept, strict=True))
+
+    assert gap(True) < 1e-5 < 1e-2 < gap(False)
+
+
+def test_settled_norms_weigh_batches_by_their_rows():
+    source = graphs(torch.arange(90) % 3, 1.5)
+    model, seen = Model(GIN(3, 8, layers=2), Readout("mean"), 3), []
+    layer = next(module for module in model.modules() if isinstance(module, NodeNorm))
+    layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    batches = torch.randperm(90).split(32)
+    settle_norms(model, lambda rows: model(source.batch(rows)), batches)
+    share = torch.tensor([32, 32, 26]) / 90
+    mean = sum(s * h.mean(0) for s, h in zip(share, seen, strict=True))
+    variance = sum(s * h.var(0) for s, h in zip(share, seen, strict=True))
+    torch.testing.assert_close(layer.module.running_mean, mean)
+    torch.testing.assert_close(layer.module.running_var, variance)
 
 
 @both
