@@ -1,4 +1,7 @@
-"""An assay: a file of molecules with measured targets -> split, fine-tuned ensemble, baseline, report, predictions."""
+"""An assay: molecules with measured targets -> split, fine-tuned ensemble, baseline, report, predictions.
+
+They come from a file, or by name from OGB with its split and its Evaluator's score.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,11 @@ import torch
 from torch import Tensor
 
 from graphcl.checkpoint import make_folder, write_whole
+from graphcl.config import near
+from graphcl.data.catalogue import DATASETS
 from graphcl.data.molecule_files import named, read_molecules, task_kinds, write_rejected
 from graphcl.data.molecules import MoleculeFeatures, Rejected
+from graphcl.data.ogb import OgbMolecules, ogb_molecules, ogb_scores
 from graphcl.data.scaffolds import random_scaffold_split, scaffold_split
 from graphcl.data.splits import Split, random_split
 from graphcl.data.store import GraphStore
@@ -36,17 +42,20 @@ FILES = {
     *("predictions.csv", "rejected.csv"),
 }
 RULES = {"last": "paper: last epoch", "clean": "clean: best epoch on validation"}
+HEADS = NAMES | {"ogb_rocauc": "OGB ROC-AUC", "ogb_ap": "OGB AP", "ogb_rmse": "OGB RMSE"}  # ogb_: by OGB's Evaluator
 
 
 class Assay(NamedTuple):
-    """The molecules of a file with their labels, and the rows that are none."""
+    """The molecules of a file or of a set of OGB with their labels, and the rows that are none."""
 
-    path: Path
+    path: Path  # of OGB the name of the set
     store: GraphStore  # y: [B, T], NaN where unknown
     rejected: list[Rejected]
     targets: tuple[str, ...]
     kind: Literal["classification", "regression"]
+    metric: str  # unless another is asked for
     ids: str | None  # column that names the rows
+    ogb: OgbMolecules | None = None  # the whole set that it is
 
 
 class Tuned(NamedTuple):
@@ -75,7 +84,8 @@ def read_assay(
     path = Path(path)
     if not targets or len(set(targets)) < len(targets):
         raise ValueError(
-            f"targets must be different columns of {path}, at least one, got {', '.join(targets) or 'none'}"
+            f"targets must be different columns of {path}, at least one (--target NAME), got "
+            f"{', '.join(targets) or 'none'}"
         )
     for name in targets:
         if name in ("id", "smiles", "split", "similarity"):
@@ -91,6 +101,12 @@ def read_assay(
         if len(values) < 2:
             only = f"{values[0]:g} wherever it is known" if values else "empty in every row with a molecule"
             raise ValueError(f"{path}: target {name!r} is {only}; there is nothing to learn from it, leave it out")
+        if -1 in values and set(values) <= {-1, 0, 1}:
+            written = ", ".join(f"{value:g}" for value in values)
+            raise ValueError(
+                f"{path}: target {name!r} has only the values {written}; write the two classes as 0 and 1, and leave "
+                "the cell empty where nothing is known"
+            )
         if len(values) == 2 and values != [0, 1]:
             low, high = values
             raise ValueError(
@@ -100,14 +116,59 @@ def read_assay(
     if len(set(kinds.values())) > 1:
         shown = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise ValueError(f"{path}: targets of both kinds, {shown}; fine-tune one model for each kind")
-    return Assay(path, store, rejected, tuple(targets), next(iter(kinds.values())), ids)
+    kind = next(iter(kinds.values()))
+    metric = "roc_auc" if kind == "classification" else "rmse"
+    return Assay(path, store, rejected, tuple(targets), kind, metric, ids)
+
+
+def read_ogb(
+    name: str,
+    targets: Sequence[str] = (),
+    *,
+    features: MoleculeFeatures = "ogb",
+    strict: bool = False,
+    progress: bool = False,
+) -> Assay:
+    """The assay that a set of OGB ("ogbg-molhiv", ...) is; see `ogb_molecules` for features and rows.
+
+    targets: names of some; none: all. Raises ValueError for targets that it does not have, and as `ogb_molecules` does.
+    """
+    data, entry = ogb_molecules(name, features, strict=strict, progress=progress), DATASETS[name]
+    assert data.store.y is not None
+    for target in targets:
+        if target not in data.targets:
+            near_ones = near(target, data.targets)
+            raise ValueError(f"{name} has no target {target!r}{near_ones}; targets: {several(data.targets)}")
+    columns = [place for place, target in enumerate(data.targets) if not targets or target in targets]
+    store = data.store._like(y=data.store.y[:, columns]) if targets else data.store
+    kind: Literal["classification", "regression"] = "classification" if entry.classes else "regression"
+    chosen = tuple(data.targets[place] for place in columns)
+    return Assay(Path(name), store, data.rejected, chosen, kind, entry.metric, None, data)
+
+
+def check_split(how: str | None, of_ogb: str | None = None) -> str:
+    """The split by its name in the report; None: OGB's own for its set `of_ogb`, scaffold for a file."""
+    if of_ogb is not None:
+        if how is not None:
+            raise ValueError(
+                f"{of_ogb} comes with OGB's own split, which its scores are for, got --split {how}; leave it out, or "
+                "for another split fine-tune on its mapping/mol.csv.gz, which is a molecule file"
+            )
+        return "ogb"
+    if how is not None and how not in SPLITS:
+        raise ValueError(f"--split must be one of {', '.join(SPLITS)}, got {how!r}{near(how, SPLITS)}")
+    return how or "scaffold"
 
 
 def split_assay(assay: Assay, how: str, seed: int) -> Split:
-    """80 % train, 10 % validation, 10 % test of the molecules with a label; seed: of the random ones."""
-    if how not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {how!r}")
+    """80 % train, 10 % validation, 10 % test of the molecules with a label; seed: of the random ones.
+
+    how: what `check_split` gives. OGB's split is as it is, but for the rows that are no molecules.
+    """
     assert assay.store.y is not None and assay.store.smiles is not None
+    if how == "ogb":
+        assert assay.ogb is not None
+        return assay.ogb.split
     rows = (~assay.store.y.isnan()).any(1).nonzero()[:, 0]
     smiles = [assay.store.smiles[i] for i in rows.tolist()]
     if how == "random":
@@ -121,7 +182,7 @@ def tune(
     assay: Assay,
     starts: dict[str, Pretrained | PretrainedConfig],
     *,
-    split: str = "scaffold",
+    split: str | None = None,
     split_seed: int = 0,
     metric: str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
@@ -132,16 +193,17 @@ def tune(
 ) -> Tuned:
     """Fine-tune from each start (name -> pretrained encoder, or config to begin from scratch); the first one is kept.
 
+    split: one of `SPLITS`, or None as in `check_split`.  metric: None is the assay's.
     The report has for each start the scores by both rules, mean and standard deviation over the seeds, and those of the
-    ensemble; with `baselines` ECFP4 under logistic regression (values: ridge regression).
+    ensemble, of a set of OGB also by its Evaluator; with `baselines` ECFP4 under logistic regression (values: ridge).
     """
     began = time.perf_counter()
-    if metric is None:
-        metric = "roc_auc" if assay.kind == "classification" else "rmse"
+    how = check_split(split, None if assay.ogb is None else assay.ogb.name)
+    metric = metric or assay.metric
     if (metric in METRICS) != (assay.kind == "classification"):
         fitting = "roc_auc, prc_auc or accuracy" if assay.kind == "classification" else "rmse or mae"
         raise ValueError(f"{assay.path}: metric {metric!r} is not for a {assay.kind}; use {fitting}")
-    parts = split_assay(assay, split, split_seed)
+    parts = split_assay(assay, how, split_seed)
     beside = [baseline(assay, parts, metric)] if baselines else []  # first: what can fail must not fail at the end
     rows: list[dict[str, Any]] = []
     best: dict[str, list[int]] = {}
@@ -161,7 +223,7 @@ def tune(
         )
         kept = kept or predictor
         best[name] = found.epochs
-        rows += rows_of(name, found, metric)
+        rows += rows_of(name, found, metric, assay.ogb if scored_by_ogb(assay) else None)
     assert kept is not None
     report = {
         "assay": assay.path.name,
@@ -169,10 +231,10 @@ def tune(
         "targets": list(assay.targets),
         "molecules": len(assay.store),
         "rejected": len(assay.rejected),
-        "split": {"kind": split, "seed": split_seed}
-        | {part: len(numbers) for part, numbers in parts._asdict().items()},
+        "split": {"kind": how, "seed": split_seed} | {part: len(numbers) for part, numbers in parts._asdict().items()},
         "left_out": [name for name, one in zip(assay.targets, kept.config.learned, strict=True) if not one],
         "metric": metric,
+        "ogb": None if assay.ogb is None else about_ogb(assay, assay.ogb),
         "scores": rows + beside,
         "seeds": list(seeds),
         "settings": settings._asdict(),
@@ -182,19 +244,33 @@ def tune(
     return Tuned(kept, parts, report)
 
 
-def rows_of(name: str, found: Ensembled, metric: str) -> list[dict[str, Any]]:
+def rows_of(name: str, found: Ensembled, metric: str, ogb: OgbMolecules | None) -> list[dict[str, Any]]:
     """Rows of the report: by the two rules, and of the ensemble if there is one."""
-    each = [row_of(name, rule, getattr(found.by_rule, key)) for key, rule in RULES.items()]
-    if len(found.epochs) == 1:
-        return each
+    last, clean = (row_of(name, RULES[rule], getattr(found.by_rule, rule)) for rule in ("last", "clean"))
     together = {metric: [value] for metric, value in ({metric: found.together.test} | found.together.also).items()}
-    return [*each, {"model": f"{name}, ensemble", "rule": RULES["clean"], "scores": together}]
+    ensemble: dict[str, Any] = {"model": f"{name}, ensemble", "rule": RULES["clean"], "scores": together}
+    if ogb is not None:
+        mean = found.tested["clean"].mean(0, keepdim=True)
+        for row, made in ((last, found.tested["last"]), (clean, found.tested["clean"]), (ensemble, mean)):
+            row["scores"] |= {f"ogb_{metric}": values for metric, values in ogb_scores(ogb, made).items()}
+    return [last, clean, *([ensemble] if len(found.epochs) > 1 else [])]
 
 
 def row_of(name: str, rule: str, scores: Scores) -> dict[str, Any]:
     """A row of the report: each metric with its value under every seed."""
     found = {scores.metric: scores.values, **scores.also}
     return {"model": name, "rule": rule, "scores": {metric: list(values) for metric, values in found.items()}}
+
+
+def scored_by_ogb(assay: Assay) -> bool:
+    """OGB's Evaluator takes all targets of a set or none."""
+    return assay.ogb is not None and assay.targets == assay.ogb.targets
+
+
+def about_ogb(assay: Assay, ogb: OgbMolecules) -> dict[str, Any]:
+    """What the report says of the Evaluator: whether it scores, rows of the test part, how many are no molecules."""
+    missing = len(ogb.test) - len(ogb.split.test)
+    return {"scored": scored_by_ogb(assay), "targets": len(ogb.targets), "test": len(ogb.test), "no_molecule": missing}
 
 
 def baseline(assay: Assay, split: Split, metric: str) -> dict[str, Any]:
@@ -215,16 +291,25 @@ def baseline(assay: Assay, split: Split, metric: str) -> dict[str, Any]:
 def shown(metric: str, values: Sequence[float]) -> str:
     """`71.20 ± 0.80`: mean and sample standard deviation, in percent but for errors."""
     one = Scores("", metric, tuple(values), ())
-    by = 1 if metric in PLAIN else 100
-    digits = 3 if metric in PLAIN else 2
+    by = 1 if plain(metric) else 100
+    digits = 3 if plain(metric) else 2
     return f"{by * one.mean:.{digits}f}" + f" ± {by * one.std:.{digits}f}" * (len(values) > 1)
+
+
+def plain(metric: str) -> bool:
+    """Whether it is printed as it is, and not in percent."""
+    return metric.removeprefix("ogb_") in PLAIN
+
+
+def several(names: Sequence[str]) -> str:
+    """Names in a line, the first twenty of many."""
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the scores on test."""
     metrics = list(dict.fromkeys(metric for row in report["scores"] for metric in row["scores"]))
-    unit = {metric: "" if metric in PLAIN else " (%)" for metric in metrics}
-    head = ["model", "rule", *(f"{NAMES[metric]}{unit[metric]}" for metric in metrics)]
+    head = ["model", "rule", *(f"{HEADS[metric]}{'' if plain(metric) else ' (%)'}" for metric in metrics)]
     return head, [
         [row["model"], row["rule"], *(shown(m, row["scores"][m]) if m in row["scores"] else "" for m in metrics)]
         for row in report["scores"]
@@ -238,19 +323,31 @@ def markdown(report: dict[str, Any]) -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
     settings = ", ".join(f"{key} {value}" for key, value in report["settings"].items() if value is not None)
     left_out = report["left_out"]
+    how = "OGB's own" if split["kind"] == "ogb" else split["kind"]
     parts = ", ".join(f"{part} {split[part]:,}" for part in Split._fields)
     paragraphs = [
-        f"# {', '.join(report['targets'])} of {report['assay']}",
+        f"# {several(report['targets'])} of {report['assay']}",
         f"{report['kind'].capitalize()}, {report['molecules']:,} molecules ({report['rejected']:,} rows are none), "
-        f"{split['kind']} split: {parts}.",
-        *([f"Left out, as the split cannot teach or score them: {', '.join(left_out)}."] if left_out else []),
+        f"{how} split: {parts}.",
+        *([f"Left out, as the split cannot teach or score them: {several(left_out)}."] if left_out else []),
         f"Scores on test, mean ± standard deviation over {len(report['seeds'])} seeds of the training on one split:",
         "\n".join(lines),
+        *([told_of_ogb(report["ogb"])] if report["ogb"] else []),
         "The saved model is the ensemble. In predictions.csv the uncertainty is the standard deviation over its "
         "members, similarity the highest Tanimoto similarity to a training molecule (Morgan fingerprints, radius 2).",
         f"Settings: {settings}.",
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def told_of_ogb(ogb: dict[str, Any]) -> str:
+    """A sentence on the score of OGB's Evaluator."""
+    if not ogb["scored"]:
+        return f"OGB's Evaluator gives no score here: it takes all {ogb['targets']} targets together."
+    return (
+        f"OGB's figures are by its Evaluator on all {ogb['test']:,} rows of its test part; rows that are no molecules "
+        f"({ogb['no_molecule']:,} of them), and targets left out, count with the mean of the train labels."
+    )
 
 
 def write_folder(folder: str | Path, assay: Assay, tuned: Tuned) -> None:
@@ -270,10 +367,10 @@ def value_columns(targets: Sequence[str]) -> list[str]:
     return [column for name in targets for column in (f"{name}_predicted", f"{name}_uncertainty")] + ["similarity"]
 
 
-def values(predictor: Predictor, store: GraphStore) -> Tensor:
+def values(predictor: Predictor, store: GraphStore, precision: str = "32") -> Tensor:
     """[B, 2 T + 1]: prediction and uncertainty of each target, and the similarity to the training molecules."""
     assert store.smiles is not None
-    found = predictor.predict(store)
+    found = predictor.predict(store, precision=precision)
     pairs = torch.stack([found.mean, found.std], dim=2).flatten(1)
     return torch.cat([pairs, predictor.similarity(store.smiles)[:, None]], dim=1)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.table import Table
 from graphcl.process import set_threads
 
 if TYPE_CHECKING:
+    from graphcl.data.store import GraphStore
     from graphcl.evaluate.tasks import Judged
     from graphcl.hub import Pretrained, PretrainedConfig
 
@@ -27,6 +29,7 @@ Model = Annotated[
 ]
 Smiles = Annotated[str | None, typer.Option("--smiles", help="column of the SMILES; none: smiles")]
 Ids = Annotated[str | None, typer.Option("--id", help="column that names the rows; none: row numbers")]
+Precision = Annotated[str, typer.Option("--precision", help="32, or for the encoder bf16-mixed")]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first row that is no molecule")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; none: all that there are")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
@@ -44,7 +47,8 @@ def register(app: typer.Typer) -> None:
         "-o out.parquet | graphcl embed runs/mine molecules.csv -o out.parquet"
     )(embed)
     app.command(
-        epilog="Examples: graphcl finetune runs/mine assay.csv --target active | graphcl finetune none assay.csv"
+        epilog="Examples: graphcl finetune runs/mine assay.csv --target active | graphcl finetune none assay.csv "
+        "--target active | graphcl finetune graphcl-zinc250k ogbg-molhiv"
     )(finetune)
     app.command(epilog="Example: graphcl predict runs/finetune-assay molecules.csv -o out.csv")(predict)
 
@@ -53,18 +57,31 @@ def finetune(
     model: Annotated[
         str, typer.Argument(help="as for embed; none: from scratch, a GIN of 5 layers of 300", show_default=False)
     ],
-    assay: Molecules,
-    target: Annotated[list[str], typer.Option("--target", help="column to learn; may be repeated", show_default=False)],
+    assay: Annotated[
+        str,
+        typer.Argument(
+            help=".csv, .smi, .sdf (also .gz) or .parquet; or a set of OGB by its name, ogbg-mol...", show_default=False
+        ),
+    ],
+    target: Annotated[
+        list[str] | None, typer.Option("--target", help="column to learn; may be repeated; of OGB's sets none: all")
+    ] = None,
     smiles: Smiles = None,
     ids: Ids = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="folder to write; none: runs/finetune-NAME")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier model in the folder")] = False,
-    split: Annotated[str, typer.Option("--split", help="scaffold, random_scaffold or random, 80/10/10")] = "scaffold",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", help="scaffold, random_scaffold or random, 80/10/10; none: scaffold, of OGB's sets its own"
+        ),
+    ] = None,
     split_seed: Annotated[int, typer.Option("--split-seed", min=0, help="of the random splits")] = 0,
     metric: Annotated[
-        str | None, typer.Option("--metric", help="roc_auc, prc_auc, accuracy, rmse, mae; none: by the values")
+        str | None,
+        typer.Option("--metric", help="roc_auc, prc_auc, accuracy, rmse, mae; none: by the values, or OGB's"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="trainings, and members of the ensemble")] = 3,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 100,
@@ -78,7 +95,7 @@ def finetune(
     patience: Annotated[
         int | None, typer.Option("--patience", min=1, help="stop after so many epochs without a better one")
     ] = None,
-    precision: Annotated[str, typer.Option("--precision", help="32 or bf16-mixed")] = "32",
+    precision: Precision = "32",
     scratch: Annotated[bool, typer.Option("--scratch", help="train from scratch too, for the table")] = False,
     baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="ECFP4 beside it")] = True,
     strict: Strict = False,
@@ -89,21 +106,26 @@ def finetune(
 
     The folder gets the model, report.md, report.json, predictions.csv (every row of the assay) and rejected.csv.
     """
-    folder = output or Path("runs") / f"finetune-{assay.name.partition('.')[0]}"
+    ogb = ogb_set(assay)
+    if ogb and (smiles is not None or ids is not None):
+        raise ValueError(f"--smiles and --id are for files; {ogb} names its columns itself, leave them out")
+    folder = output or Path("runs") / f"finetune-{ogb or Path(assay).name.partition('.')[0]}"
     check_folder(folder, overwrite=overwrite)
-    starts = starts_of(model, scratch=scratch)
-    from graphcl.assay import SPLITS, markdown, read_assay, table, tune, write_folder
-    from graphcl.config import near
+    starts = starts_of(model, scratch=scratch, features="ogb" if ogb else "benchmark")
+    from graphcl.assay import check_split, markdown, read_assay, read_ogb, several, table, tune, write_folder
     from graphcl.evaluate.finetune import Settings
 
-    if split not in SPLITS:
-        raise ValueError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}{near(split, SPLITS)}")
+    check_split(split, ogb)
     settings = Settings(epochs, lr, batch_size, frozen, layer_decay, patience, dropout, precision).checked()
     set_threads(threads)
     features = features_of(next(iter(starts.values())))
-    read = read_assay(assay, target, smiles=smiles, ids=ids, features=features, strict=strict, progress=not quiet)
+    how: Any = {"features": features, "strict": strict, "progress": not quiet}
+    if ogb:
+        read = read_ogb(ogb, target or (), **how)
+    else:
+        read = read_assay(assay, target or (), smiles=smiles, ids=ids, **how)
     counted = f"{len(read.store):,} molecules, {len(read.rejected):,} rejected rows"
-    out.print(f"{assay.name}: {counted}; {read.kind} of {', '.join(target)}", highlight=False)
+    out.print(f"{read.path.name}: {counted}; {read.kind} of {several(read.targets)}", highlight=False)
     with kept_if_done(folder), epochs_shown(len(starts) * seeds * epochs, not quiet) as tell:
         tuned = tune(
             read,
@@ -137,6 +159,7 @@ def predict(
     output: Rows,
     smiles: Smiles = None,
     ids: Ids = None,
+    precision: Precision = "32",
     strict: Strict = False,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -148,13 +171,14 @@ def predict(
     from graphcl.assay import value_columns, values
     from graphcl.predictor import load_predictor
 
+    check_precision(precision)
     predictor = load_predictor(folder).to(device())
     columns = value_columns(predictor.config.targets)
     written(
         molecules,
         output,
         columns,
-        lambda store: values(predictor, store).numpy(),
+        lambda store: values(predictor, store, precision).numpy(),
         smiles=smiles,
         ids=ids,
         features=predictor.features,
@@ -179,13 +203,15 @@ def embed(
     data: Annotated[str | None, typer.Option("--data", help="other data than the run's: a name or a path")] = None,
     smiles: Smiles = None,
     ids: Ids = None,
+    precision: Precision = "32",
     strict: Strict = False,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the embeddings of a data set or a molecule file, one row an item, in the original order with its id."""
+    check_precision(precision)
     if molecules is None:
-        embed_data(model, output, data, threads)
+        embed_data(model, output, data, threads, precision)
         return
     if data is not None:
         raise ValueError(f"the molecule file {str(molecules)!r} and --data {data!r} are both given; give one")
@@ -198,11 +224,16 @@ def embed(
     encoder = molecule_encoder(model)
     if encoder.readout is None:
         raise ValueError(f"{model!r} embeds nodes, it has no readout")
+
+    def score(store: GraphStore) -> Any:
+        with lowered(precision, device()):
+            return embed_source(encoder, store, device=device()).numpy()
+
     written(
         molecules,
         output,
         [f"e{i}" for i in range(encoder.encoder.out_dim)],
-        lambda store: embed_source(encoder, store, device=device()).numpy(),
+        score,
         smiles=smiles,
         ids=ids,
         features=features_of(encoder),
@@ -212,7 +243,7 @@ def embed(
     )
 
 
-def embed_data(model: str, output: Path, data: str | None, threads: int | None) -> None:
+def embed_data(model: str, output: Path, data: str | None, threads: int | None, precision: str) -> None:
     """Embeddings of a run's own data, or of data by name or path."""
     if output.suffix not in {".npz", ".parquet"}:
         raise ValueError(f"output {str(output)!r} must end in .npz or .parquet")
@@ -246,7 +277,10 @@ def embed_data(model: str, output: Path, data: str | None, threads: int | None) 
     from graphcl.evaluate.export import write_embeddings
 
     set_threads(threads)
-    z = embed_source(method, source)
+    from graphcl.evaluate.finetune import device_of
+
+    with lowered(precision, device_of(method).type):
+        z = embed_source(method, source)
     write_embeddings(output, z, source)
     out.print(f"{output}: {z.shape[0]} embeddings of width {z.shape[1]}")
 
@@ -310,13 +344,36 @@ def epochs_shown(total: int, active: bool) -> Iterator[Callable[[str, int, int, 
         yield tell
 
 
-def starts_of(model: str, *, scratch: bool) -> dict[str, Pretrained | PretrainedConfig]:
-    """Where the trainings begin, by the name in the table."""
+def ogb_set(assay: str) -> str | None:
+    """The name of one of OGB's sets; None for a file, which must be there. ValueError with the near names of both."""
+    from graphcl.data.catalogue import DATASETS, Entry, find
+
+    path = Path(assay)
+    if assay.strip().lower().replace("_", "-").startswith("ogbg-") and isinstance(found := find(assay), Entry):
+        return found.name
+    if path.is_file():
+        return None
+    if path.is_dir():
+        raise ValueError(f"{assay!r} is a folder; an assay is a molecule file, or a set of OGB such as ogbg-molhiv")
+    sets = [name for name, entry in DATASETS.items() if entry.kind == "ogb"]
+    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = [*get_close_matches(path.name, beside, n=1), *(name for name in sets if assay.lower() in name)]
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise ValueError(
+        f"there is no file {assay!r}{hint}; an assay is a molecule file or a set of OGB: {', '.join(sets)}"
+    )
+
+
+def starts_of(
+    model: str, *, scratch: bool, features: Literal["benchmark", "ogb"]
+) -> dict[str, Pretrained | PretrainedConfig]:
+    """Where the trainings begin, by the name in the table.  features: which a network from scratch reads."""
     if model in SCRATCH:
         from graphcl.config_encoders import MoleculeGIN
         from graphcl.hub import PretrainedConfig
 
-        return {"from scratch": PretrainedConfig(encoder=MoleculeGIN(name="molecule_gin"), readout="mean")}
+        encoder = MoleculeGIN(name="molecule_gin", features=features)
+        return {"from scratch": PretrainedConfig(encoder=encoder, readout="mean")}
     pretrained = molecule_encoder(model)
     name = Path(model).name or model
     return {name: pretrained} | ({"from scratch": pretrained.config} if scratch else {})
@@ -346,6 +403,19 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_precision(precision: str) -> None:
+    """ValueError for one that there is not."""
+    if precision not in ("32", "bf16-mixed"):
+        raise ValueError(f"--precision must be 32 or bf16-mixed, got {precision!r}")
+
+
+def lowered(precision: str, device: str) -> AbstractContextManager[None]:
+    """What computes in bfloat16 where it may, if the precision says so."""
+    import torch
+
+    return torch.autocast(device, torch.bfloat16, enabled=precision != "32")
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:

@@ -60,6 +60,7 @@ class Ensembled(NamedTuple):
     by_rule: FineTuned  # one score a seed
     together: Judged  # the mean of the members' predictions
     epochs: list[int]  # of each member, the one that was best on validation, from 1
+    tested: dict[Literal["last", "clean"], Tensor]  # by rule [members, t, T], predictions for the rows of test, float64
 
 
 class Predictor(nn.Module):
@@ -81,6 +82,7 @@ class Predictor(nn.Module):
         for name, value in (("centre", centre), ("scale", scale), ("fingerprints", fingerprints)):
             self.register_buffer(name, value)
         self._training: list[Any] = []
+        self._known: set[bytes] = set()
         self.eval()
 
     @property
@@ -89,19 +91,21 @@ class Predictor(nn.Module):
         return getattr(self.config.model.encoder, "features", "benchmark")
 
     def predict(self, source: GraphStore, *, batch_size: int = 512, precision: str = "32") -> Prediction:
-        """Predictions for the graphs of a store, in their order."""
+        """Predictions for the graphs of a store, in their order.  precision: "32", or for the encoders "bf16-mixed"."""
+        if precision not in ("32", "bf16-mixed"):
+            raise ValueError(f"precision must be '32' or 'bf16-mixed', got {precision!r}")
         device = device_of(self)
         found = []
         with torch.no_grad():
             for rows in torch.arange(len(source)).split(batch_size):
                 batch = source.batch(rows, device)
-                found.append(torch.stack([self._made(member(batch, precision)) for member in self.members]).cpu())
+                found.append(torch.stack([self.read_out(member(batch, precision)) for member in self.members]).cpu())
         each = torch.cat(found, dim=1)  # [members, B, T]
         std = each.std(0) if len(each) > 1 else torch.full_like(each[0], float("nan"))
         return Prediction(each.mean(0).float(), std.float())
 
-    def _made(self, out: Tensor) -> Tensor:
-        """Outputs as they are to be read, float64."""
+    def read_out(self, out: Tensor) -> Tensor:
+        """Outputs of a member as what they predict, float64; NaN for a target that was not learned."""
         made = predicted(out.double(), self.config, self.centre, self.scale)
         if self.config.classes and self.config.classes != (0, 1):
             return made
@@ -115,10 +119,13 @@ class Predictor(nn.Module):
         """
         if not self._training:
             self._training = [CreateFromBinaryText(row.tobytes()) for row in self.fingerprints.cpu().numpy()]
+            self._known = set(map(BitVectToBinaryText, self._training))
         generator = GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-        found = [
-            max(BulkTanimotoSimilarity(generator.GetFingerprint(parse_smiles(text)), self._training)) for text in smiles
-        ]
+        found = []
+        for text in smiles:
+            bits = generator.GetFingerprint(parse_smiles(text))
+            known = BitVectToBinaryText(bits) in self._known  # else each of 30,000 is compared with all of them
+            found.append(1.0 if known else max(BulkTanimotoSimilarity(bits, self._training)))
         return torch.tensor(found, dtype=torch.float32)
 
     def save(self, folder: str | Path) -> Path:
@@ -200,8 +207,13 @@ def train_predictor(
     centre, scale = none if isinstance(task, Classes) else (task.centre, task.scale)
     smiles = [source.smiles[i] for i in task.train.tolist()]
     predictor = Predictor(config, [one.model for one in trained], centre, scale, fingerprints(smiles)).to(device)
-    best = [one.best + 1 for one in trained]
-    return predictor, Ensembled(by_rule(trained, metric, named=not settings.freeze), _together(trained, task), best)
+    val = len(split.val)
+    tested: dict[Literal["last", "clean"], Tensor] = {
+        "last": torch.stack([predictor.read_out(one.last_out[val:]).cpu() for one in trained]),
+        "clean": torch.stack([predictor.read_out(one.best_out[val:]).cpu() for one in trained]),
+    }
+    scores = by_rule(trained, metric, named=not settings.freeze)
+    return predictor, Ensembled(scores, _together(trained, task), [one.best + 1 for one in trained], tested)
 
 
 def _together(trained: Sequence[Trained], task: Task) -> Judged:

@@ -195,6 +195,23 @@ def test_embed_writes_the_embeddings_of_a_molecule_file(run, place, suffix):
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
 
 
+def test_half_precision_is_near_and_not_the_same(run, tuned, place):
+    for precision in ("32", "bf16-mixed"):
+        assert run("predict", tuned[0], "assay.csv", "-o", f"p{precision}.csv", "--precision", precision)[0] == 0
+        assert run("embed", "small", "assay.csv", "-o", f"e{precision}.csv", "--precision", precision)[0] == 0
+        assert run("embed", "small", "--data", "bbbp", "-o", f"d{precision}.npz", "--precision", precision)[0] == 0
+    for table, column in (("p", "p_np_predicted"), ("e", "e0")):
+        full, low = (
+            np.array([float(row[column] or 0) for row in read(place / f"{table}{precision}.csv")])
+            for precision in ("32", "bf16-mixed")
+        )
+        assert 0 < np.abs(full - low).max() < 0.05 * np.abs(full).max()
+    full, low = (np.load(place / f"d{precision}.npz") for precision in ("32", "bf16-mixed"))
+    key = next(name for name in full.files if full[name].ndim == 2)
+    assert full[key].dtype == low[key].dtype == np.float32
+    assert 0 < np.abs(full[key] - low[key]).max() < 0.1 * np.abs(full[key]).max()
+
+
 def test_embed_takes_data_sets_by_name_too(run, place):
     code, text = run("embed", "small", "--data", "bbbp", "-o", "bbbp.npz")
     assert code == 0 and "bbbp.npz: 2039 embeddings of width 16" in text
@@ -216,7 +233,7 @@ def test_regression_from_scratch_frozen_and_several_targets(run, place, monkeypa
     monkeypatch.setattr(
         cli_molecules,
         "starts_of",
-        lambda model, *, scratch: {"from scratch": load_pretrained("small").config},
+        lambda model, *, scratch, features: {"from scratch": load_pretrained("small").config},
     )
     settings = ["--frozen", "--patience", "3", "--layer-decay", "0.5", "--precision", "bf16-mixed"]
     code, text = run("finetune", "none", "assay.csv", "--target", "size", "-o", "sizes", *SHORT, *settings)
@@ -271,6 +288,8 @@ def test_nothing_half_written_stays(run, tuned, place, monkeypatch):
 def test_mistakes_of_files_are_told(run, tuned, place):
     (place / "bad.csv").write_text("smiles,one,two,odd,text\nxx,1,1,1,a\n,0,1,2,b\n", encoding="utf-8")
     (place / "good.csv").write_text("smiles,one,two,odd,text\nCC,1,1,1,a\nCO,1,1,2,b\n", encoding="utf-8")
+    signs = "smiles,both,three,missing\nCC,1,1,1\nCO,-1,0,\nCN,-1,-1,0\nCS,,1,-1\n"
+    (place / "signs.csv").write_text(signs, encoding="utf-8")
     (place / "none.csv").write_text("smiles,one\n", encoding="utf-8")
     finetune = ["finetune", "small", *SHORT, "-o", "never"]
     for args, said in (
@@ -281,6 +300,12 @@ def test_mistakes_of_files_are_told(run, tuned, place):
             "target 'two' is 1 wherever it is known; there is nothing to learn",
         ),
         ([*finetune, "good.csv", "--target", "odd"], "target 'odd' has two values, 1 and 2; write 0 and 1"),
+        ([*finetune, "signs.csv", "--target", "both"], "'both' has only the values -1, 1; write the two classes as 0"),
+        (
+            [*finetune, "signs.csv", "--target", "three"],
+            "-1, 0, 1; write the two classes as 0 and 1, and leave the cell",
+        ),
+        ([*finetune, "signs.csv", "--target", "missing"], "'missing' has only the values -1, 0, 1;"),
         ([*finetune, "good.csv", "--target", "text"], "'a' is not a number"),
         ([*finetune, "good.csv", "--target", "one", "--target", "one"], "targets must be different columns"),
         ([*finetune, "bad.csv", "--target", "one"], "is a molecule"),
@@ -296,6 +321,11 @@ def test_mistakes_of_files_are_told(run, tuned, place):
         (["predict", tuned[0], "assay.csv", "-o", "no/never.csv"], "there is no folder 'no'"),
         (["predict", tuned[0], "good.csv", "-o", "good.csv"], "good.csv would be written over"),
         (["predict", tuned[0], "good.csv", "-o", "never.csv", "--smiles", "smile"], "no column 'smile'"),
+        (
+            ["predict", tuned[0], "good.csv", "-o", "never.csv", "--precision", "16"],
+            "--precision must be 32 or bf16-mixed",
+        ),
+        (["embed", "small", "good.csv", "-o", "never.csv", "--precision", "half"], "bf16-mixed, got 'half'"),
         (["predict", "small", "good.csv", "-o", "never.csv"], "holds no fine-tuned model"),
         (["embed", "small", "assay.csv", "-o", "never.npz"], "must end in .csv or .parquet"),
         (["embed", "small", "nothing.csv", "-o", "never.csv"], "there is no file 'nothing.csv'"),

@@ -76,6 +76,25 @@ def test_the_score_of_the_ensemble_is_that_of_its_predictions(classifier):
     assert found.together.test == pytest.approx(roc_auc_score(nitrogen()[SPLIT.test, 0], mean))
 
 
+def test_predictions_for_the_test_rows_have_the_scores_of_their_rule(pretrained):
+    from sklearn.metrics import roc_auc_score
+
+    y = nitrogen()
+    _, found = train_predictor(pretrained, store(y), SPLIT, seeds=(0, 1, 2), settings=FAST._replace(epochs=6))
+    for rule in ("last", "clean"):
+        assert found.tested[rule].shape == (3, 10, 1) and found.tested[rule].dtype == torch.float64
+        scores = [roc_auc_score(y[SPLIT.test, 0], made[:, 0]) for made in found.tested[rule]]
+        assert list(getattr(found.by_rule, rule).values) == pytest.approx(scores)
+    assert not torch.equal(found.tested["last"], found.tested["clean"])
+    values = carbons()
+    predictor, found = train_predictor(pretrained, store(values), SPLIT, seeds=(0, 1), settings=FAST)
+    for rule in ("last", "clean"):
+        errors = (found.tested[rule] - values[SPLIT.test]).square().mean((1, 2)).sqrt()
+        assert list(getattr(found.by_rule, rule).values) == pytest.approx(errors.tolist())
+    mean = predictor.predict(store(None)).mean[SPLIT.test]
+    torch.testing.assert_close(found.tested["clean"].mean(0).float(), mean, rtol=1e-4, atol=1e-4)
+
+
 def test_one_member_tells_no_spread(pretrained):
     predictor, _ = train_predictor(pretrained, store(nitrogen()), SPLIT, seeds=[5], settings=FAST)
     assert predictor.predict(store(None)).std.isnan().all() and predictor.config.targets == ("y0",)
@@ -178,6 +197,14 @@ def test_damaged_folders_are_named(classifier, tmp_path):
     config.write_text(text)
     with pytest.raises(CheckpointError, match="is of another model"):
         load_predictor(folder)
+
+
+def test_half_precision_predicts_nearly_the_same(classifier):
+    predictor, source = classifier[0], store(None)
+    mean, low = predictor.predict(source).mean, predictor.predict(source, precision="bf16-mixed").mean
+    assert not torch.equal(mean, low) and bool((mean - low).abs().max() < 0.05)
+    with pytest.raises(ValueError, match="precision must be '32' or 'bf16-mixed', got '16'"):
+        predictor.predict(source, precision="16")
 
 
 def test_mistakes_are_told(pretrained):

@@ -22,7 +22,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,8 @@ from rdkit import Chem
 from torch import Tensor
 
 from graphcl.data.cache import cache_folder, cached, store_place
-from graphcl.data.molecules import MoleculeArrays
+from graphcl.data.molecule_files import read_molecules
+from graphcl.data.molecules import MoleculeArrays, MoleculeFeatures, Rejected
 from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
 
@@ -113,6 +114,70 @@ def ogb_store(name: str) -> GraphStore:
     folder = _folder(name)
     files = [*sorted(folder.glob("raw/*")), folder / "mapping" / "mol.csv.gz"]
     return cached(store_place(name, [file for file in files if file.is_file()], _READER), name, lambda _: [_read(name)])
+
+
+class OgbMolecules(NamedTuple):
+    """A data set by its SMILES: of its n rows the B that RDKit reads as molecules today, and those that it refuses."""
+
+    name: str
+    store: GraphStore  # y: [B, T] float, NaN: missing; SMILES and names
+    rejected: list[Rejected]
+    targets: tuple[str, ...]  # T names
+    split: Split  # OGB's, as rows of the store
+    rows: Tensor  # [B], of the data set
+    labels: Tensor  # [n, T], of all rows
+    test: Tensor  # OGB's test part, as rows of the data set
+
+
+def ogb_molecules(
+    name: str, features: MoleculeFeatures = "benchmark", *, strict: bool = False, progress: bool = False
+) -> OgbMolecules:
+    """The molecules of the data set `name`, with features from their SMILES, or with OGB's own arrays ("ogb").
+
+    With either features a row is left out whose SMILES is no molecule, so both have the same ones.  targets: the
+    columns of mapping/mol.csv.gz beside smiles and mol_id if there is one for each task, else y0, y1 ...  strict,
+    progress: see `read_molecules`. Raises ValueError as it and `ogb_store` do, and for a set without SMILES.
+    """
+    whole, path = ogb_store(name), _folder(name) / "mapping" / "mol.csv.gz"
+    assert whole.y is not None
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, which has the SMILES; fetch the archive again")
+    with _readable(path):
+        columns = list(pd.read_csv(path, nrows=0).columns)
+    ids = "mol_id" if "mol_id" in columns else None
+    found, rejected = read_molecules(path, smiles="smiles", ids=ids, strict=strict, progress=progress, name=name)
+    n = len(whole)
+    if len(found) + len(rejected) != n:
+        raise ValueError(f"{path} has {len(found) + len(rejected)} rows for {n} graphs; fetch the archive again")
+    refused = {one.row for one in rejected}
+    rows = torch.tensor([row for row in range(n) if row not in refused])
+    y = whole.y if whole.y.dim() == 2 else whole.y[:, None]
+    labels = y if y.is_floating_point() else y.float().masked_fill(y < 0, torch.nan)
+    others = tuple(column for column in columns if column not in ("smiles", "mol_id"))
+    targets = others if len(others) == labels.shape[1] else tuple(f"y{i}" for i in range(labels.shape[1]))
+    store = found if features == "benchmark" else whole.subset(rows)
+    store = store._like(y=labels[rows], smiles=found.smiles, names=found.names)
+    place = torch.full((n,), -1).scatter_(0, rows, torch.arange(len(rows)))
+    official = ogb_split(name, n)
+    split = Split(*(here[here >= 0] for here in (place[part] for part in official)))
+    return OgbMolecules(name, store, rejected, targets, split, rows, labels, official.test)
+
+
+def ogb_scores(data: OgbMolecules, predictions: Tensor) -> dict[str, list[float]]:
+    """Scores by OGB's Evaluator on all rows of OGB's test part, by its name of the metric.
+
+    predictions: [S, t, T], several ones for the t molecules `data.split.test`. What has none, as its row is no molecule
+    or where it is NaN, counts with the mean of the target over the train molecules (without any label there, 0).
+    """
+    assert data.store.y is not None
+    guess = data.store.y[data.split.train].double().nanmean(0).nan_to_num()
+    found: dict[str, list[float]] = {}
+    for one in predictions:
+        made = guess.expand(data.labels.shape).clone()
+        made[data.rows[data.split.test]] = torch.where(one.isnan(), guess, one.double())
+        for metric, value in ogb_score(data.name, data.labels[data.test], made[data.test]).items():
+            found.setdefault(metric, []).append(value)
+    return found
 
 
 def ogb_split(name: str, graphs: int) -> Split:

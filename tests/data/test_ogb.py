@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import os
 import shutil
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ogb_sets import SMILES, rows, write_set
 from rdkit import Chem
 from torch_geometric.data import Data
 from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
@@ -108,34 +108,6 @@ def test_what_ogb_has_no_category_for_gets_the_number_after_the_last():
 
 
 # --- data sets, in OGB's format on the disk ---------------------------------------------------------------------------
-
-SMILES = ["CCO", "c1ccccc1", "[He]", "C/C=C/C", "N[C@@H](C)C(=O)O", "[Na+].[Cl-]", "CC#N", "O=C=O", "CS(C)(=O)=O", "C"]
-
-
-def rows(path: Path, lines: list) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(lines)
-
-
-def write_set(root: Path, name: str, labels: list[list], mapping: bool = True) -> Path:
-    """SMILES as OGB's archives have them: every bond once, labels empty where missing."""
-    folder = root / name.replace("-", "_")
-    arrays = [ogb_arrays(parse_smiles(text)) for text in SMILES]
-    once = [(a.edges[:, a.edges[0] < a.edges[1]], a.edge_attr[a.edges[0] < a.edges[1]]) for a in arrays]
-    rows(folder / "raw" / "node-feat.csv.gz", [row for a in arrays for row in a.x.tolist()])
-    rows(folder / "raw" / "edge.csv.gz", [pair for edges, _ in once for pair in edges.T.tolist()])
-    rows(folder / "raw" / "edge-feat.csv.gz", [row for _, attr in once for row in attr.tolist()])
-    rows(folder / "raw" / "num-node-list.csv.gz", [[len(a.x)] for a in arrays])
-    rows(folder / "raw" / "num-edge-list.csv.gz", [[edges.shape[1]] for edges, _ in once])
-    rows(folder / "raw" / "graph-label.csv.gz", labels)
-    for part, chosen in (("train", [0, 2, 4, 5, 6, 9]), ("valid", [1, 3]), ("test", [7, 8])):
-        rows(folder / "split" / "scaffold" / f"{part}.csv.gz", [[row] for row in chosen])
-    if mapping:
-        table = [["smiles", "mol_id"], *([text, f"mol{i}"] for i, text in enumerate(SMILES))]
-        rows(folder / "mapping" / "mol.csv.gz", table)
-    (folder / "RELEASE_v1.txt").write_text("v1\n", encoding="utf-8")
-    return folder
 
 
 @pytest.fixture
