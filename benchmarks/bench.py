@@ -254,7 +254,7 @@ def show(found: list[dict[str, Any]], limit: dict[str, float], out: Console, dev
         about = f"{row['name']}\n[dim]{row['what']}\n{row['data']}[/]"
         table.add_row(about, times(row["ratio"]), bound(row, "floor"), bound(row, "stretch"), holds, share)
     out.print(table)
-    units = {name: "GB/s" if name == "copy" else "GFLOP/s" for name in limit}
+    units = {name: "GFLOP/s" if "gemm" in name else "GB/s" for name in limit}
     out.print(", ".join(f"{name} {value / 1e9:,.1f} {units[name]}" for name, value in limit.items()), highlight=False)
 
 

@@ -85,14 +85,18 @@ def epochs(rows: list[dict]) -> str:
 
 def bench(result: dict) -> str:
     """Ratios of `graphcl bench`, what they must be, and the machine's limits."""
-    lines = ["| row | what | on | ratio | needs | aims at | holds |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| row | what | on | ratio | needs | aims at | holds | of the machine's limit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in result["rows"]:
         sign, holds = "≤" if row["at_most"] else "≥", {None: "", True: "yes", False: "**no**"}[row["ok"]]
         bounds = ["" if row[key] is None else f"{sign} {row[key]:g}" for key in ("floor", "stretch")]
         cells = [f"`{row['name']}`", row["what"], row["data"], f"{row['ratio']:.3g} x", *bounds, holds]
+        cells.append(f"{row['of_limit']:.0%} of {row['limit']}" if "limit" in row else "")
         lines.append(f"| {' | '.join(cells)} |")
     limits = [
-        f"{name} {value / 1e9:,.1f} {'GB/s' if name == 'copy' else 'GFLOP/s'}"
+        f"{name} {value / 1e9:,.1f} {'GFLOP/s' if 'gemm' in name else 'GB/s'}"
         for name, value in result["limits"].items()
     ]
     return "\n".join([*lines, "", f"{result['machine']}, {result['device']}; {', '.join(limits)}."])
