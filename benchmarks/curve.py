@@ -1,0 +1,94 @@
+"""Accuracy in the course of pretraining on one graph: the probe at every so many steps. Resumable by seed.
+
+    python benchmarks/curve.py bgrl --data cora citeseer --seeds 0 1 2   # rows in results/curve.jsonl, a figure beside
+
+The training is that of the study `node-level`: scoring on the way draws nothing from its generator. Step 0: untrained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from record import RESULTS, append, read
+
+from graphcl import build, embed, fit, linear_probe, load_config
+from graphcl.process import set_threads
+
+STEPS = {"bgrl": ["train.epochs=1000", "train.warmup=100"]}
+
+
+def main(method: str, data: list[str], seeds: list[int], every: int, settings: list[str]) -> None:
+    """Train what has no rows yet, and draw all."""
+    set_threads(1)
+    for name in data:
+        for seed in seeds:
+            key = {"method": method, "data": name, "seed": seed, "settings": settings}
+            if not any(key.items() <= row.items() for row in read("curve")):
+                one(key, every)
+    draw()
+
+
+def one(key: dict[str, Any], every: int) -> None:
+    """Train once, scored on the way; the rows are written when it is through."""
+    about = [f"data.name={key['data']}", f"train.seed={key['seed']}"]
+    run = build(load_config(key["method"], [*about, *STEPS.get(key["method"], []), *key["settings"]]))
+    total, after_step, begun = run.config.train.epochs, run.method.after_step, time.perf_counter()
+    rows: list[dict[str, Any]] = []
+
+    def score(step: int) -> None:
+        found = linear_probe(embed(run.method, run.data), run.data.y, run.split)
+        row = key | {"step": step, "score": found.mean, "protocol": found.protocol}
+        rows.append(row | {"seconds": round(time.perf_counter() - begun, 1)})
+
+    def scored(progress: float) -> None:
+        after_step(progress)
+        step = round(progress * total)
+        if step % every == 0 or step == total:
+            score(step)
+
+    score(0)
+    run.method.after_step = scored  # type: ignore[method-assign]
+    fit(run, progress=False)
+    for row in rows:
+        append("curve", row)
+    print(rows[-1], flush=True)
+
+
+def draw() -> None:
+    """results/curve.png: the mean over the seeds, and the span from the lowest to the highest."""
+    rows = read("curve")
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3), squeeze=False)
+    for name, axis in zip(names, axes[0], strict=True):
+        for method in dict.fromkeys(row["method"] for row in rows if row["data"] == name):
+            of_step: dict[int, list[float]] = {}
+            for row in rows:
+                if (row["data"], row["method"]) == (name, method):
+                    of_step.setdefault(row["step"], []).append(100 * row["score"])
+            steps = sorted(of_step)
+            axis.plot(steps, [statistics.fmean(of_step[step]) for step in steps], "o-", label=method)
+            axis.fill_between(steps, *([pick(of_step[step]) for step in steps] for pick in (min, max)), alpha=0.2)
+        axis.set(title=name, xlabel="optimizer steps", ylabel="accuracy (%)")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(RESULTS / "curve.png", dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("method", help="a config of a node-level method")
+    parser.add_argument("--data", nargs="+", default=["cora"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--every", type=int, default=100, help="steps from one score to the next")
+    parser.add_argument("--set", nargs="*", default=[], dest="settings", help="overrides of the config")
+    given = parser.parse_args()
+    main(given.method, given.data, given.seeds, given.every, given.settings)
