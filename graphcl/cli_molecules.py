@@ -112,7 +112,17 @@ def finetune(
     folder = output or Path("runs") / f"finetune-{ogb or Path(assay).name.partition('.')[0]}"
     check_folder(folder, overwrite=overwrite)
     starts = starts_of(model, scratch=scratch, features="ogb" if ogb else "benchmark")
-    from graphcl.assay import check_split, markdown, read_assay, read_ogb, several, table, tune, write_folder
+    from graphcl.assay import (
+        check_split,
+        markdown,
+        read_assay,
+        read_ogb,
+        several,
+        table,
+        told_of_ogb,
+        tune,
+        write_folder,
+    )
     from graphcl.evaluate.finetune import Settings
 
     check_split(split, ogb)
@@ -148,6 +158,8 @@ def finetune(
         shown.add_row(*row)
     out.print(markdown(tuned.report).split("\n\n")[1], highlight=False)
     out.print(shown)
+    if ogb:
+        out.print(told_of_ogb(tuned.report["ogb"]), highlight=False)
     out.print(
         f"model, report and predictions: {folder}; next: graphcl predict {folder} FILE -o out.csv", highlight=False
     )
