@@ -336,7 +336,13 @@ def train(
     labels: Any = Labels(
         target.to(device), rows, width, len(data) if isinstance(data, GraphStore) else int(data.num_nodes or 0)
     )
-    settings = Settings(config.train.epochs, config.train.lr, config.data.batch_size or 1, freeze=estimator.frozen)
+    settings = Settings(
+        config.train.epochs,
+        config.train.lr,
+        config.data.batch_size or 1,
+        freeze=estimator.frozen,
+        precise_norm=target.is_floating_point(),
+    )
     tuned = finetune.train(
         model.encoder, model.readout, data, labels, settings.checked(), seed=config.train.seed, device=device
     ).model.cpu()

@@ -127,6 +127,7 @@ def test_the_report_has_both_rules_and_the_settings(tuned):
     assert {len(row["scores"]["roc_auc"]) for row in report["scores"][:2]} == {2}
     assert report["split"] == {"kind": "random", "seed": 0, "train": 94, "val": 12, "test": 11}
     assert report["settings"]["dropout"] == 0.5 and report["settings"]["batch_size"] == 32 and report["rejected"] == 2
+    assert report["settings"]["precise_norm"] is False
     page = (folder / "report.md").read_text(encoding="utf-8")
     assert page.startswith("# p_np of assay.csv\n") and "| small | paper: last epoch | " in page and " ± " in page
     predictor, rows = load_predictor(folder), read(folder / "predictions.csv")
@@ -248,6 +249,7 @@ def test_regression_from_scratch_frozen_and_several_targets(run, place, monkeypa
     )
     assert code == 0, text
     assert "ECFP4" not in text
+    assert json.loads((place / "two" / "report.json").read_text())["settings"]["precise_norm"] is True
     columns = list(read(place / "two" / "predictions.csv")[0])
     assert columns[3:] == [
         *("size", "num", "size_predicted", "size_uncertainty", "num_predicted", "num_uncertainty"),
