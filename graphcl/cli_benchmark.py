@@ -50,7 +50,9 @@ def sweep(
     pairs: Annotated[bool, typer.Option("--pairs", help="every pair of five views")] = False,
     strengths: Annotated[bool, typer.Option("--strengths", help="four views in five strengths")] = False,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many, from 0 on")] = 3,
-    protocol: Annotated[str, typer.Option("--protocol", help="how the embeddings are scored")] = "linear/clean",
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="how the embeddings are scored; none: by a linear probe")
+    ] = None,
     folder: Annotated[Path, typer.Option("--folder", help="where the benchmark file and its rows go")] = Path(
         "results"
     ),
@@ -65,7 +67,7 @@ def sweep(
     if pairs == strengths:
         raise ValueError("a sweep is over --pairs or over --strengths; give one of them")
     kind = "pairs" if pairs else "strengths"
-    made = study(config, kind, seeds=range(seeds), protocols=[protocol], overrides=overrides or [])
+    made = study(config, kind, seeds=range(seeds), protocols=[protocol] if protocol else (), overrides=overrides or [])
     if dry_run:
         show(made)
         return

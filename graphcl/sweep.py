@@ -58,18 +58,20 @@ def sweep(
     *,
     data: Sequence[DataSet] = (),
     seeds: Sequence[int] = (0, 1, 2),
-    protocols: Sequence[str] = ("linear/clean",),
+    protocols: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> Benchmark:
     """The benchmark of a study, kind `pairs` or `strengths`, beside a GNN trained from scratch on the labels.
 
-    data: none: the config's own.  overrides: for every cell, as `key=value`; data.name chooses other data.  Raises
-    ConfigError, and ValueError for a method that does not take two views.
+    data: none: the config's own.  protocols: none: the linear probe, of graphs on standardised columns.  overrides: for
+    every cell, as `key=value`; data.name chooses other data.  Raises ConfigError, and ValueError for a method that does
+    not take two views.
     """
     base = load_config(config, overrides)
     overrides = [override for override in overrides if not override.startswith("data.name=")]
     if len(base.views) != 2:
         raise ValueError(f"a sweep needs a method with two views; {base.method.name!r} takes {len(base.views)}")
+    protocols = protocols or (("linear-standard/clean",) if base.readout else ("linear/clean",))
     scratch = "supervised-gin" if base.readout else "supervised-gcn"
     return Benchmark(
         name=f"sweep-{base.name}-{kind}" if data else f"sweep-{base.name}-{Path(base.data.name).stem}-{kind}",

@@ -1,8 +1,11 @@
-"""Linear probe: logistic regression on frozen embeddings.
+"""Linear probe: logistic regression on frozen embeddings, in two scalings.
 
-Embeddings are L2-normalised (as GRACE, GCA and BGRL have it), then centred and divided by one common number, both taken
-from the train rows alone. A number for each column is left out on purpose: with 140 train rows it blows up the columns
-that are all but constant there, which on Cora takes ten points from propagated features.
+linear_probe           embeddings L2-normalised (as GRACE, GCA and BGRL have it), then centred and divided by one common
+                       number, both taken from the train rows alone. A number for each column is left out on purpose:
+                       with 140 train rows it blows up the columns that are all but constant there, which on Cora takes
+                       ten points from propagated features.
+linear_probe_standard  every column standardised by the train rows, lengths left as they are. For graphs with sums as
+                       readout the length tells the size of the graph, and there are labels enough for every column.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from graphcl.evaluate.scores import Scores, evaluate
+from graphcl.evaluate.svm import Array, standardised
 
-PROTOCOL = "linear/clean/1"
+PROTOCOL, STANDARD_PROTOCOL = "linear/clean/1", "linear-standard/clean/1"
 STRENGTHS = tuple(10.0**power for power in range(-6, 4))  # scikit-learn's C, from the strongest regularisation on
 
 
@@ -45,8 +49,24 @@ def linear_probe(embeddings: Tensor, labels: Tensor, split: Any, *, metric: str 
     return evaluate("linear probe", predict, embeddings, labels, split, metric, PROTOCOL)
 
 
+def linear_probe_standard(
+    embeddings: Tensor, labels: Tensor, split: Any, *, metric: str = "accuracy", seed: int = 0
+) -> Scores:
+    """As `linear_probe`, on embeddings of which every column is standardised by the train rows.
+
+    Of up to 1,024 coefficients the solver takes Newton's steps, else L-BFGS with at most 1,000.
+    """
+
+    def predict(train: Tensor, y: Tensor, other: Tensor) -> Tensor:
+        classes = len(y.unique())
+        newton = train.shape[1] * (classes if classes > 2 else 1) <= 1024
+        return _fitted(*standardised(train, other), y, seed, newton=newton)
+
+    return evaluate("linear probe", predict, embeddings, labels, split, metric, STANDARD_PROTOCOL)
+
+
 def _logistic(train: Tensor, y: Tensor, other: Tensor, seed: int, *, newton: bool) -> Tensor:
-    """Decision values of every C, [S, m, K]; not probabilities, which are 1.0 for many rows and so would tie."""
+    """Decision values [S, m, K] of rows of one length."""
     train, other = F.normalize(train.double()), F.normalize(other.double())
     centre = train.mean(0)
     scale = (train - centre).square().mean().sqrt().clamp(min=1e-9)
@@ -55,7 +75,11 @@ def _logistic(train: Tensor, y: Tensor, other: Tensor, seed: int, *, newton: boo
         # The optimum lies in the span of the train rows, so their coordinates in it give the same classifier, sooner.
         basis, _ = torch.linalg.qr(train.T)  # [D, n]
         train, other = train @ basis, other @ basis
-    fit, use = train.numpy(), other.numpy()
+    return _fitted(train.numpy(), other.numpy(), y, seed, newton=newton)
+
+
+def _fitted(fit: Array, use: Array, y: Tensor, seed: int, *, newton: bool) -> Tensor:
+    """Decision values of every C, [S, m, K]; not probabilities, which are 1.0 for many rows and so would tie."""
     solver = "newton-cholesky" if newton else "lbfgs"
     model = LogisticRegression(max_iter=1000, warm_start=True, random_state=seed, solver=solver)
     decisions = []

@@ -55,6 +55,15 @@ PROTOCOLS: dict[str, Protocol] = {
             CLASSES,
         ),
         Protocol(
+            probe.STANDARD_PROTOCOL,
+            probe.linear_probe_standard,
+            "logistic regression on frozen embeddings, every column standardised by the train rows, fitted on train, C "
+            "in 1e-6..1e3 chosen on validation, not refitted, scored on test",
+            "classes",
+            BOTH,
+            CLASSES,
+        ),
+        Protocol(
             svm.RBF_PROTOCOL,
             svm.svm_rbf,
             "RBF SVM on embeddings standardised by the train rows, fitted on train, C in 1e-3..1e3 chosen on "

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from graphcl.data.splits import Split
 from graphcl.evaluate import Scores, linear_probe
 from graphcl.evaluate.knn import _votes, knn
-from graphcl.evaluate.probe import _logistic
+from graphcl.evaluate.probe import _logistic, linear_probe_standard
 
 
 def clusters(n: int, classes: int = 3, dim: int = 6, noise: float = 0.5, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -24,7 +26,7 @@ def thirds(n: int, seed: int = 0) -> Split:
     return Split(order[: n // 3], order[n // 3 : 2 * n // 3], order[2 * n // 3 :])
 
 
-both = pytest.mark.parametrize("probe", [linear_probe, knn])
+both = pytest.mark.parametrize("probe", [linear_probe, linear_probe_standard, knn])
 
 
 # --- the score --------------------------------------------------------------------------------------------------------
@@ -76,6 +78,27 @@ def test_it_is_scikit_learns_regression_on_rows_normalised_by_the_train_rows_alo
     )
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_standardised_it_is_scikit_learns_pipeline(classes):
+    z, y = clusters(150, classes, noise=0.9, seed=3)
+    z, split = z * torch.logspace(-3, 3, 6) + 10, thirds(150, 3)
+    best = (-1.0, 0.0)
+    for power in range(-6, 4):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=10.0**power, max_iter=10_000, tol=1e-8))
+        model.fit(z[split.train].numpy(), y[split.train])
+        valid, test = (model.score(z[part].numpy(), y[part]) for part in (split.val, split.test))
+        best = max(best, (valid, test), key=lambda pair: pair[0])
+    scores = linear_probe_standard(z, y, split)
+    assert (scores.valid[0], scores.values[0]) == pytest.approx(best, abs=0.021)
+
+
+def test_only_the_standardised_probe_sees_lengths():
+    y = torch.arange(150) % 2
+    z = (1.0 + y)[:, None] * torch.ones(150, 4) + 0.01 * clusters(150)[0][:, :4]
+    assert linear_probe_standard(z, y, thirds(150)).mean == 1
+    assert linear_probe(z, y, thirds(150)).mean < 0.8
+
+
 @both
 def test_the_setting_is_the_best_one_on_validation(probe):
     z, y = clusters(240, classes=2, noise=1.5)
@@ -88,7 +111,7 @@ def test_the_setting_is_the_best_one_on_validation(probe):
         assert chosen >= exchanged.values[0] - 1e-12
 
 
-@both
+@pytest.mark.parametrize("probe", [linear_probe, knn])
 def test_neither_length_nor_order_nor_names_of_classes_matter(probe):
     z, y = clusters(150, noise=0.7)
     split, wanted = thirds(150), probe(*clusters(150, noise=0.7), thirds(150)).mean
