@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from scipy.stats import rankdata, wilcoxon
 
 from graphcl.benchmark import RULES, checked_jobs
 from graphcl.benchmark_config import Benchmark, load_benchmark
+from graphcl.config import Config
 from graphcl.evaluate.scores import NAMES, PLAIN
 from graphcl.ledger import read_rows
 from graphcl.stale import changed, sources_of
@@ -137,8 +139,12 @@ def check_configs(rows: Sequence[Row]) -> None:
 
 
 def _but_for_the_seed(row: Row) -> Any:
-    train = {key: value for key, value in row["config"]["train"].items() if key != "seed"}
-    return row["config"] | {"train": train, "run": None}
+    try:  # with the options that were added since, at their defaults
+        config = Config.model_validate(row["config"]).model_dump(mode="json")
+    except ValidationError:  # of a graphcl whose config has changed since
+        config = row["config"]
+    train = {key: value for key, value in config["train"].items() if key != "seed"}
+    return config | {"train": train, "run": None}
 
 
 def check_versions(rows: Sequence[Row]) -> None:

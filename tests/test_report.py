@@ -139,6 +139,18 @@ def test_of_several_rows_the_last_counts(results):
     assert "Failed" not in markdown(made)
 
 
+def test_seeds_of_one_cell_have_one_config_but_for_options_added_later(results):
+    older = json.loads(json.dumps(CONFIG))
+    del older["evaluate"]["finetune"], older["data"]["smiles"]
+    made = results([row("a", seed=0, config=older), row("a", seed=1)])
+    assert made.entries("linear/clean", "accuracy")["a", "cora"].values.keys() == {0, 1}
+    older["encoder"]["hidden"] = 7
+    with pytest.raises(
+        ValueError, match=r"a on cora, linear/clean: seeds 0 and 1 have other settings.*remove the older"
+    ):
+        results([row("a", seed=0, config=older), row("a", seed=1)])
+
+
 def test_what_failed_is_listed(results):
     failed = row("b", seed=2, error={"class": "NonFiniteLoss", "message": "loss is nan\nat step 3"})
     failed.pop("score")
