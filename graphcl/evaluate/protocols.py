@@ -49,8 +49,8 @@ PROTOCOLS: dict[str, Protocol] = {
             probe.PROTOCOL,
             probe.linear_probe,
             "logistic regression on frozen embeddings, L2-normalised, then centred and divided by one number of the "
-            "train rows, fitted on train, C in 1e-6..1e3 chosen on validation, not refitted, scored on test (L-BFGS; of ten "
-            "tasks and more Newton's steps)",
+            "train rows, fitted on train, C in 1e-6..1e3 chosen on validation, not refitted, scored on test (L-BFGS; "
+            "of ten tasks and more Newton's steps)",
             "classes",
             BOTH,
             CLASSES,
