@@ -236,7 +236,7 @@ class Job:
 
 def besides(baseline: str | None, weights: str | None = None) -> dict[str, Any]:
     """Of a config, what changes no score. A baseline takes the data and the seed alone, as do ready weights."""
-    beside: dict[str, Any] = {"name": True, "run": True, "train": {"device": True}}
+    beside: dict[str, Any] = {"name": True, "run": True, "train": {"device": True}, "evaluate": {"probe": True}}
     if baseline is None and weights is None:
         return beside
     beside |= {"train": {field: True for field in TrainConfig.model_fields if field != "seed"}}
@@ -247,6 +247,8 @@ def besides(baseline: str | None, weights: str | None = None) -> dict[str, Any]:
 def hash_of(config: Config, baseline: str | None, weights: str | None = None, beside: bool = True) -> str:
     """A short hash of a run's settings, without those at their defaults."""
     values = config.model_dump(mode="json", exclude_defaults=True, exclude=besides(baseline, weights))
+    if not values.get("evaluate", True):  # nothing but the probe, which is the study's business
+        del values["evaluate"]
     whole: dict[str, Any] = {"config": values, "baseline": baseline}
     whole |= {"weights": weights} if weights else {}
     whole |= {} if beside else {"untrained": False}

@@ -101,7 +101,9 @@ class FineTuneConfig(Strict):
 class EvaluateConfig(Strict):
     """How embeddings are scored, and encoders fine-tuned."""
 
-    probe: Literal["linear", "knn"] = "linear"
+    probe: Literal["linear", "linear-standard", "knn"] = Field(
+        "linear", description="linear: on embeddings of one length; linear-standard: on standardised columns"
+    )
     metric: Literal["accuracy", "roc_auc", "prc_auc", "rmse", "mae"] = "accuracy"
     finetune: FineTuneConfig = FineTuneConfig()
 

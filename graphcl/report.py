@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from scipy.stats import rankdata, wilcoxon
 
 from graphcl.benchmark import RULES, checked_jobs
-from graphcl.benchmark_config import Benchmark, load_benchmark
+from graphcl.benchmark_config import Benchmark, besides, load_benchmark
 from graphcl.config import Config
 from graphcl.evaluate.scores import NAMES, PLAIN
 from graphcl.ledger import read_rows
@@ -140,7 +140,8 @@ def check_configs(rows: Sequence[Row]) -> None:
 
 def _but_for_the_seed(row: Row) -> Any:
     try:  # with the options that were added since, at their defaults
-        config = Config.model_validate(row["config"]).model_dump(mode="json")
+        exclude = besides(row["baseline"], row.get("weights"))
+        config = Config.model_validate(row["config"]).model_dump(mode="json", exclude=exclude)
     except ValidationError:  # of a graphcl whose config has changed since
         config = row["config"]
     train = {key: value for key, value in config["train"].items() if key != "seed"}

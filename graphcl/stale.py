@@ -17,7 +17,8 @@ READERS = {  # of a data set's kind
 }
 OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)
 SCORERS = {  # files of a protocol, by how its name begins
-    **{"linear": ("probe",), "svm": ("svm", "_native"), "knn": ("knn",), "kmeans": ("cluster",), "link": ("link",)},
+    **{"linear-standard": ("probe", "svm"), "linear": ("probe",)},
+    **{"svm": ("svm", "_native"), "knn": ("knn",), "kmeans": ("cluster",), "link": ("link",)},
     **{"ridge": ("ridge",), "finetune": ("finetune", "tasks"), "wl": ("structure", "svm", "_native")},
     **{"supervised-gin": ("baselines", "finetune", "tasks"), "label": ("baselines",), "supervised-gcn": ("baselines",)},
 }

@@ -206,7 +206,17 @@ def test_the_hash_is_of_what_changes_the_scores():
     config = load_config("graphcl")
     same = load_config("graphcl", ["name=other", "run.log_every=3", "train.device=cpu", "method.objective=infonce"])
     assert task(config).hash == task(same).hash
-    for change in ("train.lr=0.02", "data.features=degree", "data.repeats=5", "method.tau=0.3", "train.seed=1"):
+    assert task(load_config("graphcl", ["evaluate.probe=linear"])).hash == task(config).hash
+    assert "evaluate" not in load_config("dgi").model_dump(exclude_defaults=True)
+    assert task(load_config("dgi", ["evaluate.probe=knn"])).hash == task(load_config("dgi")).hash
+    for change in (
+        "train.lr=0.02",
+        "data.features=degree",
+        "data.repeats=5",
+        "method.tau=0.3",
+        "train.seed=1",
+        "evaluate.metric=roc_auc",
+    ):
         assert task(load_config("graphcl", [change])).hash != task(config).hash, change
     assert len({task(config, name).hash for name in (None, "wl", "raw")}) == 3
 

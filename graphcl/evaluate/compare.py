@@ -11,7 +11,7 @@ from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
 from graphcl.evaluate.embed import embed
 from graphcl.evaluate.knn import knn
-from graphcl.evaluate.probe import linear_probe
+from graphcl.evaluate.probe import linear_probe, linear_probe_standard
 from graphcl.evaluate.scores import Scores, evaluate
 from graphcl.methods.method import Method
 
@@ -25,10 +25,10 @@ def compare(
     metric: str = "accuracy",
     seed: int = 0,
 ) -> dict[str, Scores]:
-    """Scores of the methods' embeddings and of the raw features, against `data.y`; probe is `linear` or `knn`."""
+    """Scores of the methods' embeddings and of the raw features, against `data.y`; probe as in `evaluate.probe`."""
     assert data.y is not None, "without labels there is nothing to score"
     rows = {name: embed(method, data) for name, method in methods.items()} | {"raw features": raw_features(data)}
-    score = {"linear": linear_probe, "knn": knn}[probe]
+    score = {"linear": linear_probe, "linear-standard": linear_probe_standard, "knn": knn}[probe]
     return {name: score(z, data.y, split, metric=metric, seed=seed) for name, z in rows.items()}
 
 
