@@ -21,7 +21,7 @@ from record import RESULTS, append, read
 from graphcl import build, embed, fit, linear_probe, load_config
 from graphcl.process import set_threads
 
-STEPS = {"bgrl": ["train.epochs=1000", "train.warmup=100"]}
+STUDY = {"bgrl": ["train.epochs=1000", "train.warmup=100"]}  # as configs/benchmarks/node-level.yaml has it
 
 
 def main(method: str, data: list[str], seeds: list[int], every: int, settings: list[str]) -> None:
@@ -29,16 +29,22 @@ def main(method: str, data: list[str], seeds: list[int], every: int, settings: l
     set_threads(1)
     for name in data:
         for seed in seeds:
-            key = {"method": method, "data": name, "seed": seed, "settings": settings}
+            key = {
+                "method": method,
+                "data": name,
+                "seed": seed,
+                "every": every,
+                "settings": STUDY.get(method, []) + settings,
+            }
             if not any(key.items() <= row.items() for row in read("curve")):
-                one(key, every)
+                one(key)
     draw()
 
 
-def one(key: dict[str, Any], every: int) -> None:
+def one(key: dict[str, Any]) -> None:
     """Train once, scored on the way; the rows are written when it is through."""
     about = [f"data.name={key['data']}", f"train.seed={key['seed']}"]
-    run = build(load_config(key["method"], [*about, *STEPS.get(key["method"], []), *key["settings"]]))
+    run = build(load_config(key["method"], [*about, *key["settings"]]))
     total, after_step, begun = run.config.train.epochs, run.method.after_step, time.perf_counter()
     rows: list[dict[str, Any]] = []
 
@@ -50,7 +56,7 @@ def one(key: dict[str, Any], every: int) -> None:
     def scored(progress: float) -> None:
         after_step(progress)
         step = round(progress * total)
-        if step % every == 0 or step == total:
+        if step % key["every"] == 0 or step == total:
             score(step)
 
     score(0)
@@ -67,13 +73,14 @@ def draw() -> None:
     names = list(dict.fromkeys(row["data"] for row in rows))
     figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3), squeeze=False)
     for name, axis in zip(names, axes[0], strict=True):
-        for method in dict.fromkeys(row["method"] for row in rows if row["data"] == name):
-            of_step: dict[int, list[float]] = {}
-            for row in rows:
-                if (row["data"], row["method"]) == (name, method):
-                    of_step.setdefault(row["step"], []).append(100 * row["score"])
+        lines: dict[str, dict[int, list[float]]] = {}
+        for row in rows:
+            if row["data"] == name:
+                line = lines.setdefault(" ".join([row["method"], *row["settings"]]), {})
+                line.setdefault(row["step"], []).append(100 * row["score"])
+        for label, of_step in lines.items():
             steps = sorted(of_step)
-            axis.plot(steps, [statistics.fmean(of_step[step]) for step in steps], "o-", label=method)
+            axis.plot(steps, [statistics.fmean(of_step[step]) for step in steps], "o-", label=label)
             axis.fill_between(steps, *([pick(of_step[step]) for step in steps] for pick in (min, max)), alpha=0.2)
         axis.set(title=name, xlabel="optimizer steps", ylabel="accuracy (%)")
         axis.grid(alpha=0.3)

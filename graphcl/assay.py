@@ -156,7 +156,7 @@ def check_split(how: str | None, of_ogb: str | None = None) -> str:
             )
         return "ogb"
     if how is not None and how not in SPLITS:
-        raise ValueError(f"--split must be one of {', '.join(SPLITS)}, got {how!r}{near(how, SPLITS)}")
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {how!r}{near(how, SPLITS)}")
     return how or "scaffold"
 
 
@@ -171,7 +171,7 @@ def split_assay(assay: Assay, how: str, seed: int) -> Split:
         return assay.ogb.split
     rows = (~assay.store.y.isnan()).any(1).nonzero()[:, 0]
     smiles = [assay.store.smiles[i] for i in rows.tolist()]
-    if how == "random":
+    if check_split(how) == "random":
         split = random_split(len(rows), seed, ratios=RATIOS)[0]
     else:
         split = scaffold_split(smiles, RATIOS) if how == "scaffold" else random_scaffold_split(smiles, seed, RATIOS)
@@ -231,7 +231,8 @@ def tune(
         "targets": list(assay.targets),
         "molecules": len(assay.store),
         "rejected": len(assay.rejected),
-        "split": {"kind": how, "seed": split_seed} | {part: len(numbers) for part, numbers in parts._asdict().items()},
+        "split": {"kind": how, "seed": None if how in ("ogb", "scaffold") else split_seed}
+        | {part: len(numbers) for part, numbers in parts._asdict().items()},
         "left_out": [name for name, one in zip(assay.targets, kept.config.learned, strict=True) if not one],
         "metric": metric,
         "ogb": None if assay.ogb is None else about_ogb(assay, assay.ogb),

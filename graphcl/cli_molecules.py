@@ -134,7 +134,7 @@ def finetune(
         read = read_ogb(ogb, target or (), **how)
     else:
         read = read_assay(assay, target or (), smiles=smiles, ids=ids, **how)
-    settings = settings._replace(precise_norm=read.kind == "regression")
+    settings = settings._replace(precise_norm=read.kind == "regression" and not frozen)
     counted = f"{len(read.store):,} molecules, {len(read.rejected):,} rejected rows"
     out.print(f"{read.path.name}: {counted}; {read.kind} of {several(read.targets)}", highlight=False)
     with kept_if_done(folder), epochs_shown(len(starts) * seeds * epochs, not quiet) as tell:

@@ -58,8 +58,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             probe.STANDARD_PROTOCOL,
             probe.linear_probe_standard,
-            "logistic regression on frozen embeddings, every column standardised by the train rows, fitted on train, C "
-            "in 1e-6..1e3 chosen on validation, not refitted, scored on test",
+            "logistic regression on frozen embeddings, every column standardised by the train rows (0 where constant "
+            "there), fitted on train, C in 1e-6..1e3 chosen on validation, not refitted, scored on test",
             "classes",
             BOTH,
             CLASSES,
