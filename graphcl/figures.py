@@ -106,9 +106,14 @@ def draw_curve(points: dict[str, list[tuple[float, Entry]]], title: str, path: P
 def labels_of(row: dict[str, Any]) -> float | None:
     """The label budget of a row: labels a class, or a share of the training rows."""
     data = row["config"]["data"]
-    return (
-        float(data[{"few": "per_class", "rate": "rate"}[data["split"]]]) if data["split"] in {"few", "rate"} else None
-    )
+    match data["split"]:
+        case "few":
+            return float(data["per_class"])
+        case "rate" | "scaffold_rate":
+            return float(data["rate"])
+        case "scaffold":
+            return 1.0
+    return None
 
 
 # --- the augmentation study -------------------------------------------------------------------------------------------

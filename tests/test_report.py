@@ -12,7 +12,7 @@ from scipy import stats
 from graphcl import report, stale
 from graphcl.benchmark import checked_jobs
 from graphcl.benchmark_config import load_benchmark
-from graphcl.figures import draw_report
+from graphcl.figures import draw_report, labels_of
 from graphcl.read_config import load_config
 from graphcl.report import as_csv, filled, load_report, markdown, table, unmarked
 
@@ -255,6 +255,20 @@ def test_figures_are_drawn(results, tmp_path, figure):
     assert files
     for file in files:
         assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        ({"split": "few", "per_class": 5}, 5),
+        ({"split": "rate", "rate": 0.1}, 0.1),
+        ({"split": "scaffold_rate", "rate": 0.01}, 0.01),
+        ({"split": "scaffold", "rate": 0.01}, 1),
+        ({"split": "public"}, None),
+    ],
+)
+def test_a_curve_is_over_the_labels_that_a_split_leaves(data, wanted):
+    assert labels_of({"config": {"data": data}}) == wanted
 
 
 def test_gains_of_the_study_are_over_untrained_and_over_scratch(results):
