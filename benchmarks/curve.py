@@ -84,7 +84,7 @@ def draw() -> None:
             axis.fill_between(steps, *([pick(of_step[step]) for step in steps] for pick in (min, max)), alpha=0.2)
         axis.set(title=name, xlabel="optimizer steps", ylabel="accuracy (%)")
         axis.grid(alpha=0.3)
-        axis.legend()
+        axis.legend(fontsize=7, loc="lower right")
     figure.tight_layout()
     figure.savefig(RESULTS / "curve.png", dpi=150)
     plt.close(figure)
