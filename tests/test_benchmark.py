@@ -588,7 +588,9 @@ def test_the_commands_run_list_and_report(file, monkeypatch):
         command_line("sweep", "graphcl")
     code, printed = command_line("sweep", "graphcl", "--pairs", "--seeds", "1", "--dry-run", "train.epochs=1")
     assert (code, len(printed.splitlines())) == (0, 16)
-    assert "subgraph + subgraph on imdb-binary, seed 0: linear/clean" in printed
+    assert "subgraph + subgraph on imdb-binary, seed 0: linear-standard/clean" in printed
+    code, printed = command_line("sweep", "graphcl", "--pairs", "--dry-run", "--protocol", "knn/clean")
+    assert code == 0 and "subgraph + subgraph on imdb-binary, seed 0: knn/clean" in printed
 
 
 @pytest.mark.slow
@@ -635,6 +637,8 @@ def test_memory_and_time_estimates(file, tmp_path):
 
 def test_a_sweep_has_every_pair_and_every_strength():
     pairs, strengths = sweep("graphcl", "pairs"), sweep("graphcl", "strengths")
+    assert [one.name for one in pairs.protocols] == ["linear-standard/clean"]
+    assert [one.name for one in sweep("grace", "pairs").protocols] == ["linear/clean"]
     views = [job.config.views for job in expand(pairs) if job.seed == 0 and job.baseline is None]
     assert len({frozenset((a[0].name, b[0].name)) for a, b in views}) == len(views) == 15
     cells = [job for job in expand(strengths) if job.seed == 0 and job.baseline is None]
