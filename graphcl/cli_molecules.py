@@ -109,6 +109,8 @@ def finetune(
     ogb = ogb_set(assay)
     if ogb and (smiles is not None or ids is not None):
         raise ValueError(f"--smiles and --id are for files; {ogb} names its columns itself, leave them out")
+    if ogb and split_seed:
+        raise ValueError(f"--split-seed is for the random splits; {ogb} has OGB's own, leave it out")
     folder = output or Path("runs") / f"finetune-{ogb or Path(assay).name.partition('.')[0]}"
     check_folder(folder, overwrite=overwrite)
     starts = starts_of(model, scratch=scratch, features="ogb" if ogb else "benchmark")

@@ -31,3 +31,23 @@ def graphcl_data() -> Path:
     if not root:
         pytest.skip("needs real data sets: set GRAPHCL_DATA to the folder that holds TUDataset/, Planetoid/, ...")
     return Path(root)
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """The command line in this process: (arguments) -> exit code and all that it prints, in lines of 200."""
+    from graphcl import cli, cli_molecules
+
+    monkeypatch.setattr(cli_molecules.out, "width", 200)
+
+    def call(*args) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["graphcl", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
