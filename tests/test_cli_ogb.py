@@ -198,7 +198,7 @@ def test_from_scratch_reads_ogbs_features_and_predicts_files(run, place, monkeyp
             ["asay.csv"],
             "there is no file 'asay.csv'; did you mean assay.csv?; an assay is a molecule file or a set of OGB",
         ),
-        (["cache"], "'cache' is a folder; an assay is a molecule file"),
+        (["small-ogb"], "'small-ogb' is a folder; an assay is a molecule file"),
         (["none/such.csv"], "there is no file 'none/such.csv'; an assay is"),
         (["ogbg-molbace", "--smiles", "smiles"], "--smiles and --id are for files; ogbg-molbace names its columns"),
         (["ogbg-molbace", "--id", "mol_id"], "--smiles and --id are for files"),
