@@ -35,7 +35,8 @@ def sources_of(row: Row) -> tuple[str, ...]:
     files += [f"evaluate/{name}" for name in ("scores", "embed", *scorers)]
     if row["baseline"] is None or row["baseline"].startswith("supervised"):
         kind = row["config"]["encoder"]["name"].partition("_")[0]
-        files += [f"encoders/{name}" for name in ("aggregate", "_native", "convs", "inputs", "readout", "sparse")]
+        files += [f"encoders/{name}" for name in ("aggregate", "_native", "convs", "inputs", "readout")]
+        files += ["encoders/sparse"] if row["config"]["encoder"].get("sparse_input") else []
         files += ["encoders/dropout"] if row["protocol"].startswith("finetune") else []
         files += ["encoders/molecule*", "encoders/padded"] if kind == "molecule" else [f"encoders/{kind}"]
     own: tuple[str, ...] = ()
