@@ -16,8 +16,8 @@ class SparseLinear(Linear):
     """PyG's Linear for x [N, F] with few entries that are not zero: x @ weight.T + bias, [N, D].
 
     On Cora (1.3 % not zero) this replaces 2,708 x 1,433 x D products by 49,216 x D. The entries are looked for once for
-    each tensor x. It is the dense product where x itself needs a gradient (a mask token), and on the CPU where more than
-    8 % of some rows are not zero (Amazon's bags of words).
+    each tensor x. Where x itself needs a gradient (a mask token), it is the dense product; so it is on the CPU where more
+    than 8 % of the entries are not zero (the bags of words of Amazon Computers).
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SparseLinear(Linear):
 
 
 def crowded(x: Tensor) -> bool:
-    """Whether so many entries of x [N, F] are not zero that skipping the rest does not pay; looked at on the CPU only."""
+    """Whether too many entries of x [N, F] are not zero for skipping the others to pay; looked at on the CPU only."""
     if not on_host(x):
         return False
     some = x[:: max(1, x.size(0) // ROWS)]
