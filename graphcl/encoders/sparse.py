@@ -16,8 +16,8 @@ class SparseLinear(Linear):
     """PyG's Linear for x [N, F] with few entries that are not zero: x @ weight.T + bias, [N, D].
 
     On Cora (1.3 % not zero) this replaces 2,708 x 1,433 x D products by 49,216 x D. The entries are looked for once for
-    each tensor x. Where x itself needs a gradient (a mask token), it is the dense product; so it is on the CPU where more
-    than 8 % of the entries are not zero (the bags of words of Amazon Computers).
+    each tensor x. Where x itself needs a gradient (a mask token), it is the dense product; so it is on the CPU where
+    more than 8 % of the entries are not zero (the bags of words of Amazon Computers).
     """
 
     def __init__(
