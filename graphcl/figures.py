@@ -170,7 +170,7 @@ def draw_strengths(entries: Sequence[Entry]) -> Any:
             axes.errorbar(at, gains, spreads, marker="o", markersize=3, capsize=2, label=view)
         axes.axhline(0.0, color="black", linewidth=0.8)
         axes.set(xlabel="strength", ylabel=f"gain over {beside}", title=one)
-    grid[0][0].legend(fontsize=7)
+    fig.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     return fig
 
 
