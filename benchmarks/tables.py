@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 
-from nodes import cell
 from record import RESULTS, ROOT, read
 
+from graphcl.report import Report, load_report, shown, unique, usual_seeds
+
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
-BESIDE = {"raw": "raw features", "supervised": "supervised GCN"}
 
 
 def tables() -> dict[str, str]:
@@ -21,8 +20,7 @@ def tables() -> dict[str, str]:
     made = {}
     if (RESULTS / "quickstart.json").exists():
         made["quickstart"] = quickstart(json.loads((RESULTS / "quickstart.json").read_text()))
-    if read("nodes"):
-        made["nodes"] = nodes(read("nodes"))
+    made["nodes"] = nodes(load_report("node-level", RESULTS / "node-level.jsonl"))
     if read("epochs"):
         made["epochs"] = epochs(read("epochs"))
     if (RESULTS / "bench.json").exists():
@@ -45,32 +43,24 @@ def quickstart(result: dict) -> str:
     return "\n".join(lines)
 
 
-def nodes(rows: list[dict]) -> str:
-    """Methods x data sets, with each method's own encoder untrained beside it. Rows of older configs do not count."""
-    rows = [row for row in rows if row["key"] == cell(row["method"], row["data"], row["seed"])[1]]
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    methods = [m for m in methods if m not in BESIDE] + [m for m in BESIDE if m in methods]
-    data = list(dict.fromkeys(row["data"] for row in rows))
-    lines = [
-        "| method | " + " | ".join(f"{name} | untrained" for name in data) + " |",
-        "|---" * (1 + 2 * len(data)) + "|",
-    ]
+def nodes(report: Report) -> str:
+    """Methods x data sets, with each method's own encoder untrained beside it."""
+    entries = report.entries("linear/clean", "accuracy")
+    methods, data = unique(name for name, _ in entries), unique(one for _, one in entries)
+    seeds = usual_seeds(entries)
+    head = " | ".join(f"{one} | untrained" for one in data)
+    lines = [f"| method | {head} |", "|---" * (1 + 2 * len(data)) + "|"]
     for method in methods:
         cells = []
-        for name in data:
-            own = [row for row in rows if row["method"] == method and row["data"] == name]
-            cells += [spread(own, "pretrained"), spread(own, "untrained")]
-        lines.append(f"| {BESIDE.get(method, f'`{method}`')} | " + " | ".join(cells) + " |")
+        for one in data:
+            entry = entries.get((method, one))
+            cells += (
+                [shown(values, "accuracy", seeds) if values else "" for values in (entry.values, entry.untrained)]
+                if entry
+                else ["", ""]
+            )
+        lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def spread(rows: list[dict], key: str) -> str:
-    """`82.1 ± 0.4`, with the number of seeds where it is not five."""
-    values = [100 * row[key] for row in rows if key in row]
-    if len(values) < 2:
-        return f"{values[0]:.1f} (1 seed)" if values else ""
-    count = f" ({len(values)} seeds)" if len(values) != 5 else ""
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}{count}"
 
 
 def epochs(rows: list[dict]) -> str:

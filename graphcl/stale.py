@@ -17,11 +17,20 @@ READERS = {  # of a data set's kind
 }
 OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)
 SCORERS = {  # files of a protocol, by how its name begins
-    **{"linear-standard": ("probe", "svm"), "linear": ("probe",)},
-    **{"svm": ("svm", "_native"), "knn": ("knn",), "kmeans": ("cluster",), "link": ("link",)},
-    **{"ridge": ("ridge",), "finetune": ("finetune", "tasks"), "wl": ("structure", "svm", "_native")},
-    **{"supervised-gin": ("baselines", "finetune", "tasks"), "label": ("baselines",), "supervised-gcn": ("baselines",)},
+    "linear-standard": ("probe", "svm"),
+    "linear": ("probe",),
+    "svm": ("svm", "_native"),
+    "knn": ("knn",),
+    "kmeans": ("cluster",),
+    "link": ("link",),
+    "ridge": ("ridge",),
+    "finetune": ("finetune", "tasks"),
+    "wl": ("structure", "svm", "_native"),
+    "label": ("baselines",),
+    "supervised-gin": ("baselines", "finetune", "tasks"),
+    "supervised-gcn": ("supervised",),
 }
+EMBEDDERS = {"raw": "compare", "statistics": "structure", **dict.fromkeys(OF_SMILES, "fingerprints")}  # of baselines
 
 
 def sources_of(row: Row) -> tuple[str, ...]:
@@ -29,10 +38,9 @@ def sources_of(row: Row) -> tuple[str, ...]:
     entry = DATASETS.get(row["data"])
     readers = ("files",) if entry is None else READERS.get(entry.kind, ("pyg",))
     scorers = next((files for name, files in SCORERS.items() if row["protocol"].startswith(name)), ())
-    if row["baseline"] is not None:
-        scorers = (*scorers, "baselines", "structure", *(["fingerprints"] if row["baseline"] in OF_SMILES else []))
     files = [f"data/{name}" for name in ("store", "loaders", "splits", "features", *readers)]
     files += [f"evaluate/{name}" for name in ("scores", "embed", *scorers)]
+    files += [f"evaluate/{EMBEDDERS[row['baseline']]}"] if row["baseline"] in EMBEDDERS else []
     if row["baseline"] is None or row["baseline"].startswith("supervised"):
         kind = row["config"]["encoder"]["name"].partition("_")[0]
         files += [f"encoders/{name}" for name in ("aggregate", "_native", "convs", "inputs", "readout")]

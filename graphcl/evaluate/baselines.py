@@ -12,34 +12,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.nn import GCNConv
 from torch_geometric.utils import coalesce, remove_self_loops
 
 from graphcl.data.store import GraphStore
 from graphcl.encoders import GIN, MoleculeGIN, Readout
-from graphcl.encoders.sparse import SparseLinear
 from graphcl.evaluate.compare import raw_features
 from graphcl.evaluate.finetune import finetune
 from graphcl.evaluate.fingerprints import FOREST_PROTOCOL, descriptors_of_store, ecfp_forest, ecfp_of_store
-from graphcl.evaluate.scores import (
-    METRICS,
-    Scores,
-    check_classes,
-    check_labels,
-    check_split,
-    evaluate,
-    listed,
-    measure,
-)
+from graphcl.evaluate.scores import Scores, evaluate
 from graphcl.evaluate.structure import WL_PAPER_PROTOCOL, WL_PROTOCOL, graph_statistics, wl_svm, wl_svm_paper
+from graphcl.evaluate.supervised import GCN_PROTOCOL, supervised_gcn
 
 PROPAGATION_PROTOCOL = "label-propagation/clean/1"
-GCN_PROTOCOL, GIN_PROTOCOL = "supervised-gcn/clean/1", "supervised-gin/clean/1"
-GCN_EPOCHS, GIN_EPOCHS = 200, 100
+GIN_PROTOCOL = "supervised-gin/clean/1"
+GIN_EPOCHS = 100
 ALPHAS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -101,63 +90,6 @@ def normalised_adjacency(source: Data) -> sparse.csr_matrix:
     scale = torch.bincount(edges[0], minlength=n).double().pow(-0.5)  # infinite without an edge, and then not read
     values = scale[edges[0]] * scale[edges[1]]
     return sparse.csr_matrix((values.numpy(), (edges[0].numpy(), edges[1].numpy())), shape=(n, n))
-
-
-def supervised_gcn(source: Data, split: Any, *, metric: str = "accuracy", seed: int = 0) -> Scores:
-    """Two-layer GCN trained on the train labels, of the epoch that is best on validation.
-
-    Hidden 16, dropout 0.5, Adam with lr 0.01, decay 5e-4 on the first layer, 200 epochs.  source.y: [N] classes.
-    Source: Kipf and Welling, 2017, arXiv:1609.02907.  Differs: the epoch is chosen by validation score, not by
-    stopping early on validation loss; features are used as they are.
-    """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    if not isinstance(source, Data) or source.x is None:
-        raise ValueError("a supervised GCN needs one graph (Data) with node features (x); set data.features")
-    tasks = check_classes(source.y, int(source.num_nodes or 0))
-    if tasks.shape[1] > 1:
-        raise ValueError(f"a supervised GCN needs one class a node, got {tasks.shape[1]} tasks; use fine-tuning")
-    valid, values = [], []
-    for number, one in enumerate(listed(split)):
-        parts = check_split(one, len(tasks), f"split {number}")
-        check_labels(source.y, tasks, parts, metric, f"split {number}")
-        parts = {part: rows[tasks[rows, 0] >= 0] for part, rows in parts.items()}
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            found = _train_gcn(source, tasks[:, 0], parts, metric)
-        best = int(found[0].argmax())
-        valid.append(float(found[0, best]))
-        values.append(float(found[1, best]))
-    return Scores("supervised GCN", metric, tuple(values), tuple(valid), GCN_PROTOCOL)
-
-
-def _train_gcn(source: Data, y: Tensor, parts: dict[str, Tensor], metric: str) -> Tensor:
-    """Validation and test score after every epoch, [2, epochs]."""
-    assert source.x is not None and source.edge_index is not None
-    x, edges = source.x.float(), source.edge_index
-    classes = y[parts["train"]].unique()
-    rows = parts["train"].to(x.device)
-    target = torch.searchsorted(classes, y[parts["train"]]).to(x.device)
-    first, second = GCNConv(x.shape[1], 16), GCNConv(16, len(classes))
-    first.lin = SparseLinear(x.shape[1], 16)  # the same product, without the zeros
-    first, second = first.to(x.device), second.to(x.device)
-    optimizer = torch.optim.Adam(
-        [{"params": first.parameters(), "weight_decay": 5e-4}, {"params": second.parameters(), "weight_decay": 0.0}],
-        lr=0.01,
-    )
-    scores = []
-    for _ in range(GCN_EPOCHS):
-        h = F.dropout(first(F.dropout(x, 0.5), edges).relu(), 0.5)
-        loss = F.cross_entropy(second(h, edges)[rows], target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            out = second(first(x, edges).relu(), edges).double().log_softmax(1).cpu()
-        scores.append(
-            torch.cat([measure(metric, out[parts[part]][None], classes, y[parts[part]]) for part in ("val", "test")])
-        )
-    return torch.stack(scores, dim=1)
 
 
 def supervised_gin(source: GraphStore, split: Any, *, metric: str = "accuracy", seed: int = 0) -> Scores:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Data
+from torch_geometric.nn import GCNConv
 from torch_geometric.utils import to_undirected
 
 from graphcl.data.molecules import molecules_to_store
@@ -17,11 +18,11 @@ from graphcl.evaluate.baselines import (
     BASELINES,
     label_propagation,
     normalised_adjacency,
-    supervised_gcn,
     supervised_gin,
 )
 from graphcl.evaluate.probe import linear_probe
 from graphcl.evaluate.protocols import PROTOCOLS
+from graphcl.evaluate.supervised import TwoLayerGCN, supervised_gcn
 
 
 def communities(size: int = 20, inside: float = 0.3, seed: int = 0) -> Data:
@@ -66,7 +67,7 @@ def test_ids_are_their_own():
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_every_baseline_gives_a_row_on_small_data(name, monkeypatch):
-    monkeypatch.setattr("graphcl.evaluate.baselines.GCN_EPOCHS", 20)
+    monkeypatch.setattr("graphcl.evaluate.supervised.EPOCHS", 20)
     monkeypatch.setattr("graphcl.evaluate.baselines.GIN_EPOCHS", 5)
     monkeypatch.setattr("graphcl.evaluate.svm.OUTER", 3)
     monkeypatch.setattr("graphcl.evaluate.svm.INNER", 2)
@@ -128,7 +129,7 @@ def test_labels_spread_along_edges_and_what_they_do_not_reach_has_the_largest_cl
 
 
 def test_test_labels_are_never_seen(monkeypatch):
-    monkeypatch.setattr("graphcl.evaluate.baselines.GCN_EPOCHS", 8)
+    monkeypatch.setattr("graphcl.evaluate.supervised.EPOCHS", 8)
     data = communities(inside=0.1)
     order = torch.randperm(60)
     split = Split(order[:15], order[15:30], order[30:50])
@@ -153,6 +154,30 @@ def test_supervised_networks_learn_what_the_features_do_not_say(monkeypatch):
     assert scores.mean > 0.75 and scores.mean > linear_probe(data.x, data.y, thirds(60)).mean
     store = rings_and_paths(48)
     assert supervised_gin(store, thirds(48)).mean > 0.8
+
+
+def test_the_supervised_gcn_is_pygs_with_dropout_before_each_layer(monkeypatch):
+    data = communities(inside=0.3)
+    data.x = data.x.double() * (torch.rand(data.x.shape) < 0.5)
+    model = TwoLayerGCN(data.x, data.edge_index, 3).double().eval()
+    layers = [GCNConv(*weight.shape).double() for weight in (model.w1, model.w2)]
+    for layer, weight, bias in zip(layers, (model.w1, model.w2), (model.b1, model.b2), strict=True):
+        layer.load_state_dict({"bias": bias.detach(), "lin.weight": weight.detach().t()})
+    wanted = layers[1](layers[0](data.x, data.edge_index).relu(), data.edge_index)
+    got = model()
+    assert torch.allclose(got, wanted)
+    got.square().sum().backward()
+    wanted.square().sum().backward()
+    assert torch.allclose(model.w1.grad, layers[0].lin.weight.grad.t())
+    assert torch.allclose(model.b2.grad, layers[1].bias.grad)
+    seen = []
+    dropout = torch.nn.functional.dropout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "torch.nn.functional.dropout", lambda h, p, on: seen.append((h.shape, p, on)) or dropout(h, p, on)
+        )
+        model.train()()
+    assert seen == [((int(data.x.count_nonzero()),), 0.5, True), ((60, 16), 0.5, True)]
 
 
 def test_supervised_mistakes_are_told():
