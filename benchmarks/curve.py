@@ -1,8 +1,9 @@
 """Accuracy in the course of pretraining on one graph: the probe at every so many steps. Resumable by seed.
 
     python benchmarks/curve.py bgrl --data cora citeseer --seeds 0 1 2   # rows in results/curve.jsonl, a figure beside
+    python benchmarks/curve.py bgrl --set train.epochs=1000              # for longer than the config says
 
-The training is that of the study `node-level`: scoring on the way draws nothing from its generator. Step 0: untrained.
+Scoring on the way draws nothing from the generator of the training. Step 0: untrained.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from record import RESULTS, append, read
+from record import RESULTS, append, key_of, read
 
-from graphcl import build, embed, fit, linear_probe, load_config
+from graphcl import Config, build, embed, fit, linear_probe, load_config
 from graphcl.process import set_threads
-
-STUDY = {"bgrl": ["train.epochs=1000", "train.warmup=100"]}  # as configs/benchmarks/node-level.yaml has it
 
 
 def main(method: str, data: list[str], seeds: list[int], every: int, settings: list[str]) -> None:
@@ -29,22 +28,17 @@ def main(method: str, data: list[str], seeds: list[int], every: int, settings: l
     set_threads(1)
     for name in data:
         for seed in seeds:
-            key = {
-                "method": method,
-                "data": name,
-                "seed": seed,
-                "every": every,
-                "settings": STUDY.get(method, []) + settings,
-            }
+            config = load_config(method, [f"data.name={name}", f"train.seed={seed}", *settings])
+            key = {"method": method, "data": name, "seed": seed, "every": every, "settings": settings}
+            key["config"] = key_of(config.model_dump(mode="json", exclude_defaults=True, exclude={"run"}))
             if not any(key.items() <= row.items() for row in read("curve")):
-                one(key)
+                one(key, config)
     draw()
 
 
-def one(key: dict[str, Any]) -> None:
+def one(key: dict[str, Any], config: Config) -> None:
     """Train once, scored on the way; the rows are written when it is through."""
-    about = [f"data.name={key['data']}", f"train.seed={key['seed']}"]
-    run = build(load_config(key["method"], [*about, *key["settings"]]))
+    run = build(config)
     total, after_step, begun = run.config.train.epochs, run.method.after_step, time.perf_counter()
     rows: list[dict[str, Any]] = []
 

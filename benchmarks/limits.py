@@ -18,7 +18,7 @@ GEMMS = {
 }
 
 
-def limits(device: torch.device, names: list[str] | None = None, repeats: int = 5) -> dict[str, float]:
+def limits(device: torch.device, names: list[str] | None = None, repeats: int = 3) -> dict[str, float]:
     """Bytes a second ("copy", read and written; "rows", read), operations a second ("gemm ..."), of those asked for."""
     calls, work = {}, {}
     for name in names or ["copy", "rows", "bf16 gemm 2048x2048x2048", *GEMMS]:

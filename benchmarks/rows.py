@@ -253,7 +253,7 @@ def chem_step(device: torch.device, count: int = 256, width: int = 300) -> Measu
             mlps(x).backward(grad)
 
     with threads(min(2, usable_cores())):
-        found = medians({"ours": ours, "MLPs": bare}, device, repeats=7)
+        found = medians({"ours": ours, "MLPs": bare}, device, repeats=5)
         return Measured(found, data=f"{sizes(batch)}, GIN 5 x {width}, {torch.get_num_threads()} threads")
 
 
@@ -325,7 +325,7 @@ def tu_epoch(device: torch.device, batches: int = 8) -> Measured:
         "masks": lambda: peers.masks_epoch(whole, models[0], optimizers[0], device),
         "loop": lambda: peers.tu_epoch(loop, models[1], optimizers[1], device),
     }
-    return Measured(medians(sides, device), data=f"{len(store):,} graphs of {store.name}")
+    return Measured(medians(sides, device, repeats=3), data=f"{len(store):,} graphs of {store.name}")
 
 
 def grace_epoch(device: torch.device, hidden: int = 256) -> Measured:

@@ -20,7 +20,7 @@ def smiles(count: int) -> list[str]:
     return list(islice(cycle(known), count))
 
 
-def parsing(device: torch.device, count: int = 1000) -> Measured:
+def parsing(device: torch.device, count: int = 500) -> Measured:
     """SMILES to graphs in one process: ours with both feature sets, PyG's loop."""
     texts = smiles(count)
     sides = {
