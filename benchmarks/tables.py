@@ -10,7 +10,7 @@ import re
 
 from record import RESULTS, ROOT, read
 
-from graphcl.report import Report, load_report, shown, unique, usual_seeds
+from graphcl.report import Report, line_of, load_report, shown, unique, usual_seeds
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 
@@ -20,7 +20,8 @@ def tables() -> dict[str, str]:
     made = {}
     if (RESULTS / "quickstart.json").exists():
         made["quickstart"] = quickstart(json.loads((RESULTS / "quickstart.json").read_text()))
-    made["nodes"] = nodes(load_report("node-level", RESULTS / "node-level.jsonl"))
+    if read("node-level"):
+        made["nodes"] = nodes(load_report("node-level", RESULTS / "node-level.jsonl"))
     if read("epochs"):
         made["epochs"] = epochs(read("epochs"))
     if (RESULTS / "bench.json").exists():
@@ -48,19 +49,17 @@ def nodes(report: Report) -> str:
     entries = report.entries("linear/clean", "accuracy")
     methods, data = unique(name for name, _ in entries), unique(one for _, one in entries)
     seeds = usual_seeds(entries)
-    head = " | ".join(f"{one} | untrained" for one in data)
-    lines = [f"| method | {head} |", "|---" * (1 + 2 * len(data)) + "|"]
+    lines = [line_of(["method", *(head for one in data for head in (one, "untrained"))])]
+    lines.append("|---" * (1 + 2 * len(data)) + "|")
     for method in methods:
-        cells = []
+        cells = [f"`{method}`"]
         for one in data:
             entry = entries.get((method, one))
-            cells += (
-                [shown(values, "accuracy", seeds) if values else "" for values in (entry.values, entry.untrained)]
-                if entry
-                else ["", ""]
-            )
-        lines.append(f"| `{method}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            sides = (entry.values, entry.untrained) if entry else ({}, {})
+            cells += [shown(side, "accuracy", seeds) if side else "" for side in sides]
+        lines.append(line_of(cells))
+    note = f"Over {seeds} seed{'s' * (seeds > 1)} where no other number stands; in brackets over the splits of a seed."
+    return "\n".join([*lines, "", note])
 
 
 def epochs(rows: list[dict]) -> str:

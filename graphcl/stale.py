@@ -13,7 +13,7 @@ Row = dict[str, Any]
 READERS = {  # of a data set's kind
     "tu": ("tu",),
     "molecule": ("molecules", "molecule_files", "scaffolds"),
-    "ogb": ("ogb",),
+    "ogb": ("ogb", "molecules", "molecule_files", "scaffolds"),
 }
 OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)
 SCORERS = {  # files of a protocol, by how its name begins
@@ -22,12 +22,12 @@ SCORERS = {  # files of a protocol, by how its name begins
     "svm": ("svm", "_native"),
     "knn": ("knn",),
     "kmeans": ("cluster",),
-    "link": ("link",),
-    "ridge": ("ridge",),
-    "finetune": ("finetune", "tasks"),
+    "link": ("link", "svm"),
+    "ridge": ("ridge", "svm"),
+    "finetune": ("finetune", "tasks", "ridge"),
     "wl": ("structure", "svm", "_native"),
     "label": ("baselines",),
-    "supervised-gin": ("baselines", "finetune", "tasks"),
+    "supervised-gin": ("baselines", "finetune", "tasks", "ridge"),
     "supervised-gcn": ("supervised",),
 }
 EMBEDDERS = {"raw": "compare", "statistics": "structure", **dict.fromkeys(OF_SMILES, "fingerprints")}  # of baselines
@@ -36,9 +36,9 @@ EMBEDDERS = {"raw": "compare", "statistics": "structure", **dict.fromkeys(OF_SMI
 def sources_of(row: Row) -> tuple[str, ...]:
     """The files that a row depends on."""
     entry = DATASETS.get(row["data"])
-    readers = ("files",) if entry is None else READERS.get(entry.kind, ("pyg",))
+    readers = ("files",) if entry is None else READERS.get(entry.kind, ())
     scorers = next((files for name, files in SCORERS.items() if row["protocol"].startswith(name)), ())
-    files = [f"data/{name}" for name in ("store", "loaders", "splits", "features", *readers)]
+    files = [f"data/{name}" for name in ("sources", "store", "store_file", "loaders", "splits", "features", *readers)]
     files += [f"evaluate/{name}" for name in ("scores", "embed", *scorers)]
     files += [f"evaluate/{EMBEDDERS[row['baseline']]}"] if row["baseline"] in EMBEDDERS else []
     if row["baseline"] is None or row["baseline"].startswith("supervised"):
@@ -48,7 +48,9 @@ def sources_of(row: Row) -> tuple[str, ...]:
         files += ["encoders/dropout"] if row["protocol"].startswith("finetune") else []
         files += ["encoders/molecule*", "encoders/padded"] if kind == "molecule" else [f"encoders/{kind}"]
     own: tuple[str, ...] = ()
-    if row["baseline"] is None and not row.get("weights"):
+    if row.get("weights"):
+        files += ["hub"]
+    elif row["baseline"] is None:
         files += [*("builder", "trainer", "heads", "momentum", "distributed", "methods/method", "methods/rows")]
         files += [f"methods/{row['config']['method']['name']}"]
         own = ("augment", "graphcl/objectives")

@@ -14,7 +14,7 @@ from graphcl.encoders.aggregate import CSR, csr_of, entry_sum
 from graphcl.encoders.convs import gcn_weights
 from graphcl.evaluate.scores import METRICS, Scores, check_classes, check_labels, check_split, listed, measure
 
-GCN_PROTOCOL = "supervised-gcn/clean/1"
+GCN_PROTOCOL = "supervised-gcn/clean/2"
 EPOCHS = 200
 WIDTH = 16
 
@@ -28,8 +28,11 @@ def supervised_gcn(source: Data, split: Any, *, metric: str = "accuracy", seed: 
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    if not isinstance(source, Data) or source.x is None:
-        raise ValueError("a supervised GCN needs one graph (Data) with node features (x); set data.features")
+    if not isinstance(source, Data) or source.x is None or source.x.dim() != 2 or source.edge_index is None:
+        raise ValueError(
+            "a supervised GCN needs one graph (Data) with node features (x [N, F]) and edges (edge_index); "
+            "set data.features"
+        )
     tasks = check_classes(source.y, int(source.num_nodes or 0))
     if tasks.shape[1] > 1:
         raise ValueError(f"a supervised GCN needs one class a node, got {tasks.shape[1]} tasks; use fine-tuning")
@@ -48,7 +51,7 @@ def supervised_gcn(source: Data, split: Any, *, metric: str = "accuracy", seed: 
 
 
 class TwoLayerGCN(nn.Module):
-    """Outputs [N, classes] for the nodes of one graph, with dropout 0.5 before each layer.
+    """Outputs [N, classes] for the nodes of one graph, with dropout 0.5 before each layer; on the device of x [N, F].
 
     Of the features only those that are not zero are multiplied, and dropped: of a zero dropout leaves a zero.
     """

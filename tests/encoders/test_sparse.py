@@ -56,6 +56,8 @@ def test_the_entries_are_looked_for_once_a_tensor(monkeypatch, always_sparse):
 @pytest.mark.parametrize("n", [1, 5, ROWS, 3 * ROWS + 1])
 def test_the_dense_product_where_many_are_not_zero(n, monkeypatch):
     few, many = (torch.arange(n * 100).view(n, 100).remainder(100) < 100 * share for share in (MANY / 2, MANY * 2))
+    few[0] |= n >= ROWS  # one row says little of the others
+    many[0] &= n < ROWS
     assert not crowded(few.float()) and crowded(many.float())
     assert not crowded(few[:0].float())
     layer, looked, of_matrix = SparseLinear(100, 3), [], CSR.of_matrix

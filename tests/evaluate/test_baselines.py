@@ -159,6 +159,8 @@ def test_supervised_networks_learn_what_the_features_do_not_say(monkeypatch):
 def test_the_supervised_gcn_is_pygs_with_dropout_before_each_layer(monkeypatch):
     data = communities(inside=0.3)
     data.x = data.x.double() * (torch.rand(data.x.shape) < 0.5)
+    data.x[3] = 0.0
+    data.edge_index = torch.cat([data.edge_index, torch.tensor([[5, 6], [5, 7]])], dim=1)  # to itself; once more
     model = TwoLayerGCN(data.x, data.edge_index, 3).double().eval()
     layers = [GCNConv(*weight.shape).double() for weight in (model.w1, model.w2)]
     for layer, weight, bias in zip(layers, (model.w1, model.w2), (model.b1, model.b2), strict=True):
@@ -169,7 +171,9 @@ def test_the_supervised_gcn_is_pygs_with_dropout_before_each_layer(monkeypatch):
     got.square().sum().backward()
     wanted.square().sum().backward()
     assert torch.allclose(model.w1.grad, layers[0].lin.weight.grad.t())
-    assert torch.allclose(model.b2.grad, layers[1].bias.grad)
+    assert torch.allclose(model.w2.grad, layers[1].lin.weight.grad.t())
+    for mine, layer in zip((model.b1, model.b2), layers, strict=True):
+        assert torch.allclose(mine.grad, layer.bias.grad)
     seen = []
     dropout = torch.nn.functional.dropout
     with pytest.MonkeyPatch.context() as patch:
@@ -188,6 +192,9 @@ def test_supervised_mistakes_are_told():
         supervised_gin(data, thirds(60))
     with pytest.raises(ValueError, match=r"label propagation needs one graph \(Data\), got GraphStore"):
         label_propagation(store, thirds(12))
+    for broken in (Data(x=data.x[:, 0], edge_index=data.edge_index, y=data.y), Data(x=data.x, y=data.y)):
+        with pytest.raises(ValueError, match=r"node features \(x \[N, F\]\) and edges \(edge_index\)"):
+            supervised_gcn(broken, thirds(60))
     with pytest.raises(ValueError, match="metric must be one of accuracy, roc_auc, prc_auc, got 'f1'"):
         supervised_gcn(data, thirds(60), metric="f1")
     data.y = torch.eye(3)[data.y]
