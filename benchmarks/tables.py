@@ -1,4 +1,6 @@
-"""Write the tables of README.md and docs/performance.md from results/. `python benchmarks/tables.py`.
+"""Write the tables of README.md and docs/performance.md, and a line of each config, from results/.
+
+    python benchmarks/tables.py
 
 A test checks that they are current.
 """
@@ -10,6 +12,7 @@ import re
 
 from record import RESULTS, ROOT, read
 
+import configs
 from graphcl.report import Report, line_of, load_report, shown, unique, usual_seeds
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
@@ -18,8 +21,8 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 def tables() -> dict[str, str]:
     """Markdown of each table whose results are there."""
     made = {}
-    if (RESULTS / "quickstart.json").exists():
-        made["quickstart"] = quickstart(json.loads((RESULTS / "quickstart.json").read_text()))
+    if "quickstart" in configs.measured():
+        made["quickstart"] = quickstart(configs.measured()["quickstart"])
     if read("node-level"):
         made["nodes"] = nodes(load_report("node-level", RESULTS / "node-level.jsonl"))
     if read("epochs"):
@@ -37,9 +40,9 @@ def quickstart(result: dict) -> str:
         lines.append(f"| {name} | {100 * score['mean']:.1f} ± {100 * score['std']:.1f} |")
     lines += [
         "",
-        f"Measured by `python benchmarks/epochs.py`: {result['training_seconds']:.0f} s of training, "
+        f"Measured by `python benchmarks/configs.py`: {result['seconds']:.0f} s of training, "
         f"{result['whole_seconds']:.0f} s with scores and pictures, {result['peak_memory_mb']:,} MB at the peak, "
-        f"{result['threads']} threads ({result['machine']}; [results/quickstart.json](results/quickstart.json)).",
+        f"{result['threads']} threads ({result['machine']}; [results/configs.jsonl](results/configs.jsonl)).",
     ]
     return "\n".join(lines)
 
@@ -110,6 +113,16 @@ def filled(text: str) -> str:
     return text
 
 
+def headed(name: str, text: str) -> str:
+    """A config whose first lines end with its own time and score, if they were measured as it is now."""
+    row = configs.measured().get(name)
+    head = re.match(r"(?:#[^\n]*\n)*", text)[0]  # type: ignore[index] # it matches nothing as well
+    own = re.sub(r"# \d+ s on [^\n]*\n", "", head) + (f"{configs.line(row)}\n" if row else "")
+    return own + text[len(head) :]
+
+
 if __name__ == "__main__":
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in configs.FOLDER.glob("*.yaml"):
+        path.write_text(headed(path.stem, path.read_text(encoding="utf-8")), encoding="utf-8")

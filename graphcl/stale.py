@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+from pathlib import Path
 from typing import Any
 
 from graphcl.data.catalogue import DATASETS
@@ -17,20 +19,24 @@ READERS = {  # of a data set's kind
 }
 OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)
 SCORERS = {  # files of a protocol, by how its name begins
-    "linear-standard": ("probe", "svm"),
     "linear": ("probe",),
-    "svm": ("svm", "_native"),
+    "svm": ("svm",),
     "knn": ("knn",),
     "kmeans": ("cluster",),
-    "link": ("link", "svm"),
-    "ridge": ("ridge", "svm"),
-    "finetune": ("finetune", "tasks", "ridge"),
-    "wl": ("structure", "svm", "_native"),
+    "link": ("link",),
+    "ridge": ("ridge",),
+    "finetune": ("finetune",),
+    "wl": ("structure",),
     "label": ("baselines",),
-    "supervised-gin": ("baselines", "finetune", "tasks", "ridge"),
+    "supervised-gin": ("baselines", "finetune"),
     "supervised-gcn": ("supervised",),
 }
-EMBEDDERS = {"raw": "compare", "statistics": "structure", **dict.fromkeys(OF_SMILES, "fingerprints")}  # of baselines
+EMBEDDERS = {  # of a baseline
+    "raw": ("compare",),
+    "statistics": ("structure",),
+    **dict.fromkeys(OF_SMILES, ("fingerprints",)),
+}
+EVALUATE = Path(__file__).parent / "evaluate"
 
 
 def sources_of(row: Row) -> tuple[str, ...]:
@@ -39,8 +45,7 @@ def sources_of(row: Row) -> tuple[str, ...]:
     readers = ("files",) if entry is None else READERS.get(entry.kind, ())
     scorers = next((files for name, files in SCORERS.items() if row["protocol"].startswith(name)), ())
     files = [f"data/{name}" for name in ("sources", "store", "store_file", "loaders", "splits", "features", *readers)]
-    files += [f"evaluate/{name}" for name in ("scores", "embed", *scorers)]
-    files += [f"evaluate/{EMBEDDERS[row['baseline']]}"] if row["baseline"] in EMBEDDERS else []
+    files += [f"evaluate/{name}" for name in with_imports(("embed", *scorers, *EMBEDDERS.get(row["baseline"], ())))]
     if row["baseline"] is None or row["baseline"].startswith("supervised"):
         kind = row["config"]["encoder"]["name"].partition("_")[0]
         files += [f"encoders/{name}" for name in ("aggregate", "_native", "convs", "inputs", "readout")]
@@ -55,6 +60,21 @@ def sources_of(row: Row) -> tuple[str, ...]:
         files += [f"methods/{row['config']['method']['name']}"]
         own = ("augment", "graphcl/objectives")
     return ("graphcl/benchmark.py", *own, *(f"graphcl/{name}.py" for name in dict.fromkeys(files)))
+
+
+@functools.cache
+def with_imports(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Files of evaluate/ and what they import of it in turn, but for baselines.py, which has all of them in a table."""
+    found: dict[str, None] = {}
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name not in found and name != "baselines":
+            tree = ast.parse((EVALUATE / f"{name}.py").read_text(encoding="utf-8"))
+            modules = [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            left += [module.rpartition(".")[2] for module in modules if module.startswith("graphcl.evaluate.")]
+        found[name] = None
+    return tuple(sorted(found))
 
 
 @functools.cache

@@ -304,16 +304,3 @@ def test_every_shipped_study_has_a_block_in_the_results_page():
 
     text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
     assert set(report.BLOCK.findall(text)) == set(benchmark_names()) - {"smoke"}
-
-
-def test_a_row_depends_on_files_that_are_there_and_on_those_that_make_its_numbers():
-    root = Path(stale.__file__).parents[1]
-    rows = [row(name, "bbbp", baseline=name) for name in stale.BASELINES]
-    rows += [row("a", "bbbp", protocol=f"{name}/clean/1") for name in stale.SCORERS]
-    for one in rows:
-        for file in stale.sources_of(one):
-            assert list(root.glob(file)), f"{one['row']}, {one['protocol']}: {file}"
-    for name in ("ecfp", "ecfp-forest", "descriptors"):
-        assert "graphcl/evaluate/fingerprints.py" in stale.sources_of(row(name, "bbbp", baseline=name))
-    assert "graphcl/encoders/dropout.py" in stale.sources_of(row("a", "bbbp", protocol="finetune-last/clean/1"))
-    assert "graphcl/data/molecule_files.py" in stale.sources_of(row("a", "bbbp"))

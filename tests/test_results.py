@@ -1,4 +1,4 @@
-"""The figures in the README and in docs/performance.md are those of results/."""
+"""The figures in the README, in docs/performance.md and in the configs are those of results/."""
 
 import sys
 from pathlib import Path
@@ -14,6 +14,18 @@ def test_tables_are_current(monkeypatch):
     for page in tables.PAGES:
         text = page.read_text(encoding="utf-8")
         assert tables.filled(text) == text, "run `python benchmarks/tables.py`"
+
+
+def test_configs_open_with_their_own_score(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    import tables
+
+    import configs
+
+    assert configs.names() == list(configs.measured()), "run `python benchmarks/configs.py`"
+    for name in configs.names():
+        text = (ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+        assert tables.headed(name, text) == text, "run `python benchmarks/tables.py`"
 
 
 def test_every_result_says_where_it_comes_from():
