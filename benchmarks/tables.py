@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 
+import shipped
 from record import RESULTS, ROOT, read
 
-import configs
 from graphcl.report import Report, line_of, load_report, shown, unique, usual_seeds
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
@@ -21,8 +21,8 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 def tables() -> dict[str, str]:
     """Markdown of each table whose results are there."""
     made = {}
-    if "quickstart" in configs.measured():
-        made["quickstart"] = quickstart(configs.measured()["quickstart"])
+    if "quickstart" in shipped.measured():
+        made["quickstart"] = quickstart(shipped.measured()["quickstart"])
     if read("node-level"):
         made["nodes"] = nodes(load_report("node-level", RESULTS / "node-level.jsonl"))
     if read("epochs"):
@@ -40,7 +40,7 @@ def quickstart(result: dict) -> str:
         lines.append(f"| {name} | {100 * score['mean']:.1f} ± {100 * score['std']:.1f} |")
     lines += [
         "",
-        f"Measured by `python benchmarks/configs.py`: {result['seconds']:.0f} s of training, "
+        f"Measured by `python benchmarks/shipped.py`: {result['seconds']:.0f} s of training, "
         f"{result['whole_seconds']:.0f} s with scores and pictures, {result['peak_memory_mb']:,} MB at the peak, "
         f"{result['threads']} threads ({result['machine']}; [results/configs.jsonl](results/configs.jsonl)).",
     ]
@@ -115,14 +115,14 @@ def filled(text: str) -> str:
 
 def headed(name: str, text: str) -> str:
     """A config whose first lines end with its own time and score, if they were measured as it is now."""
-    row = configs.measured().get(name)
+    row = shipped.measured().get(name)
     head = re.match(r"(?:#[^\n]*\n)*", text)[0]  # type: ignore[index] # it matches nothing as well
-    own = re.sub(r"# \d+ s on [^\n]*\n", "", head) + (f"{configs.line(row)}\n" if row else "")
+    own = re.sub(r"# \d+ s, \d+ threads of [^\n]*\n", "", head) + (f"{shipped.line(row)}\n" if row else "")
     return own + text[len(head) :]
 
 
 if __name__ == "__main__":
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
-    for path in configs.FOLDER.glob("*.yaml"):
+    for path in shipped.FOLDER.glob("*.yaml"):
         path.write_text(headed(path.stem, path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -38,7 +38,8 @@ def command(capsys, monkeypatch):
     """The command line in this process: (arguments) -> exit code and all that it prints, in lines of 200."""
     from graphcl import cli, cli_molecules
 
-    monkeypatch.setattr(cli_molecules.out, "width", 200)
+    for module in (cli, cli_molecules):
+        monkeypatch.setattr(module.out, "width", 200)
 
     def call(*args) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["graphcl", *map(str, args)])

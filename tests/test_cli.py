@@ -11,29 +11,16 @@ import pytest
 import torch
 import yaml
 
-from graphcl import cli
 from graphcl.read_config import load_config
 
 SHORT = ["train.epochs=2", "data.repeats=1", "encoder.hidden=16", "encoder.out=8"]
 
 
 @pytest.fixture
-def graphcl(capsys, monkeypatch, tmp_path):
-    """Calls the command in an empty folder; gives exit code and everything it printed."""
+def graphcl(command, monkeypatch, tmp_path):
+    """Calls the command in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.out, "width", 200)
-
-    def call(*args: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["graphcl", *args])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return call
+    return command
 
 
 @pytest.fixture(scope="module")

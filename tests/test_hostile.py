@@ -2,7 +2,6 @@
 
 import json
 import resource
-import sys
 import warnings
 
 import networkx as nx
@@ -11,28 +10,21 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from graphcl import ConfigError, build, cli, embed, fit, load_config
+from graphcl import ConfigError, build, embed, fit, load_config
 from graphcl.data.files import from_networkx
 
 NODES = ["data.split=random", "train.epochs=2", "encoder.hidden=8", "encoder.out=4"]
 
 
 @pytest.fixture
-def graphcl(capsys, monkeypatch, tmp_path):
-    """Calls the command in an empty folder; gives exit code and what it printed."""
+def graphcl(command, monkeypatch, tmp_path):
+    """Calls the command in an empty folder, without progress bars; a traceback is a failure."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.out, "width", 200)
 
     def call(*args):
-        monkeypatch.setattr(sys, "argv", ["graphcl", *args, "--quiet"])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out + captured.err
+        code, text = command(*args, "--quiet")
+        assert "Traceback" not in text
+        return code, text
 
     return call
 

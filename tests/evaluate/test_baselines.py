@@ -174,13 +174,9 @@ def test_the_supervised_gcn_is_pygs_with_dropout_before_each_layer(monkeypatch):
     assert torch.allclose(model.w2.grad, layers[1].lin.weight.grad.t())
     for mine, layer in zip((model.b1, model.b2), layers, strict=True):
         assert torch.allclose(mine.grad, layer.bias.grad)
-    seen = []
-    dropout = torch.nn.functional.dropout
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "torch.nn.functional.dropout", lambda h, p, on: seen.append((h.shape, p, on)) or dropout(h, p, on)
-        )
-        model.train()()
+    seen, dropout = [], torch.nn.functional.dropout
+    monkeypatch.setattr("torch.nn.functional.dropout", lambda h, *how: seen.append((h.shape, *how)) or dropout(h, *how))
+    model.train()()
     assert seen == [((int(data.x.count_nonzero()),), 0.5, True), ((60, 16), 0.5, True)]
 
 

@@ -1,7 +1,7 @@
 """Every shipped config, run as its user runs it: time, memory, and accuracy beside the untrained encoder.
 
-    python benchmarks/configs.py                 # those without a row of today's config in results/configs.jsonl
-    python benchmarks/configs.py grace bgrl      # these, once more
+    python benchmarks/shipped.py                 # those without a row of today's config in results/configs.jsonl
+    python benchmarks/shipped.py grace bgrl      # these, once more
 
 The first lines of each config, and the README's first table, show what was found (`python benchmarks/tables.py`).
 """
@@ -70,10 +70,10 @@ def measure(name: str) -> None:
 def line(row: dict[str, Any]) -> str:
     """What a config says of its own run."""
     trained, untrained = row["scores"]["pretrained"], row["scores"]["untrained"]
-    spread = f" ± {100 * trained['std']:.1f} over splits" if trained["std"] else ""
+    metric, spread = trained["metric"].replace("_", " "), f" ± {100 * trained['std']:.1f}" if trained["std"] else ""
     return (
-        f"# {row['seconds']:.0f} s on {row['threads']} threads; {trained['metric'].replace('_', ' ')} "
-        f"{100 * trained['mean']:.1f}{spread}, untrained {100 * untrained['mean']:.1f} (results/configs.jsonl)."
+        f"# {row['seconds']:.0f} s, {row['threads']} threads of {row['machine']}, one seed: {metric} "
+        f"{100 * trained['mean']:.1f}{spread}, untrained {100 * untrained['mean']:.1f} (results/configs.jsonl)"
     )
 
 
