@@ -156,6 +156,23 @@ def datasets() -> None:
     )
 
 
+@app.command(epilog="Example: graphcl protocols")
+def protocols() -> None:
+    """List the rules by which embeddings are scored, and the baselines, as a benchmark file names them."""
+    from graphcl.benchmark import NAMED
+    from graphcl.evaluate.baselines import BASELINES
+
+    rules = Table("protocol", "for", "what", "scores")
+    for name, one in NAMED.items():
+        rules.add_row(name, " ".join(one.levels), one.statement, " ".join(one.metrics))
+    rows = Table("baseline", "for", "what")
+    for name, baseline in BASELINES.items():
+        rows.add_row(name, " ".join(baseline.levels), baseline.statement)
+    out.print(rules)
+    out.print(rows)
+    out.print("`clean` chooses on validation rows only, `paper` is a rule of the literature (docs/results.md)")
+
+
 @app.command(
     epilog="Examples: graphcl bench | graphcl bench --rows infonce,queue | graphcl bench --full --json bench.json"
 )
@@ -253,6 +270,7 @@ def report(run: Run) -> dict[str, dict[str, Any]]:
     """Print the table pretrained / untrained / raw features, and give its figures; none without labels."""
     from graphcl.builder import build
     from graphcl.evaluate.compare import compare
+    from graphcl.evaluate.protocols import PROTOCOLS
 
     if not run.split:
         out.print("no classes to score (labels missing, or values); `graphcl embed` writes the embeddings")
@@ -268,8 +286,17 @@ def report(run: Run) -> dict[str, dict[str, Any]]:
     for name, scores in rows.items():
         table.add_row(name, f"{100 * scores.mean:.2f}" + f" ± {100 * scores.std:.2f}" * (len(run.split) > 1))
     out.print(table)
+    out.print(str(PROTOCOLS[first.protocol.rpartition("/")[0]]), highlight=False)
     return {
-        name: {"probe": s.name, "metric": s.metric, "mean": s.mean, "std": s.std, "test": s.values, "valid": s.valid}
+        name: {
+            "probe": s.name,
+            "protocol": s.protocol,
+            "metric": s.metric,
+            "mean": s.mean,
+            "std": s.std,
+            "test": s.values,
+            "valid": s.valid,
+        }
         for name, s in rows.items()
     }
 

@@ -35,8 +35,8 @@ def finished(tmp_path_factory):
 
 def test_pretrain_leaves_everything_it_promises(finished):
     folder, printed = finished
-    for name in ("pretrained", "untrained", "raw features", "accuracy"):
-        assert name in printed
+    for name in ("pretrained", "untrained", "raw features", "accuracy", "linear/clean/1: logistic regression"):
+        assert name in " ".join(printed.split())
     for name in ("config.yaml", "metrics.jsonl", "model.safetensors", "environment.json", "scores.json"):
         assert (folder / name).stat().st_size > 0, name
     for name in ("curve.png", "embedding.png", "views.png"):
@@ -57,7 +57,7 @@ def test_evaluate_gives_the_scores_of_the_run(finished, graphcl, tmp_path):
     assert code == 0 and "untrained" in text
     assert json.loads((copy / "scores.json").read_text()) == before
     code, text = graphcl("evaluate", str(copy), "evaluate.probe=knn")
-    assert code == 0 and "k-NN" in text
+    assert code == 0 and "k-NN" in text and "knn-weighted/clean/1: votes" in " ".join(text.split())
     assert json.loads((copy / "scores.json").read_text()) == before
 
 
@@ -132,7 +132,9 @@ def test_lists(graphcl):
     assert "number, 0 to 1" in shown and "true" in shown
     assert "required" in graphcl("augmentations", "one_of")[1]
     assert "cora" in graphcl("datasets")[1]
-    for command in ("pretrain", "evaluate", "embed", "methods", "augmentations", "datasets"):
+    rules = graphcl("protocols")[1]
+    assert all(name in rules for name in ("svm-rbf/paper", "link-dot/clean", "finetune/clean", "label-propagation"))
+    for command in ("pretrain", "evaluate", "embed", "methods", "augmentations", "datasets", "protocols"):
         code, text = graphcl(command, "--help")
         assert code == 0 and "Example" in text
 

@@ -33,7 +33,7 @@ def test_links_lead_somewhere():
 def test_commands_in_the_documents_exist():
     from graphcl.read_config import config_names
 
-    commands = {"pretrain", "evaluate", "embed", "methods", "augmentations", "datasets", "bench"}
+    commands = {"pretrain", "evaluate", "embed", "methods", "augmentations", "datasets", "protocols", "bench"}
     commands |= {"benchmark", "report", "sweep", "finetune", "predict", "pretrained", "export", "convert"}
     for page in PAGES:
         for command, argument in re.findall(r"^\S*graphcl (\w+) ?([\w./-]*)", page.read_text(encoding="utf-8"), re.M):
