@@ -41,6 +41,7 @@ SPLIT_SETTINGS = set(DataConfig.model_fields) - {
     *("name", "batch_size", "features", "normalize", "split", "smiles", "targets", "ids")
 }
 SPLIT_KEYS = {f"data.{field}" for field in ("split", *SPLIT_SETTINGS)}
+READ = ("edges.csv", "features.csv", "labels.csv", "*.graphml", "*_*.txt", "raw/*_*.txt")  # of a folder of data
 
 
 class Cell(Strict):
@@ -194,11 +195,12 @@ class Task:
     baseline: str | None
     weights: str | None = None  # name and fingerprint of a pretrained encoder, or "untrained"
     beside: bool = True  # the encoder untrained is scored too
+    content: str | None = None  # fingerprint of data of one's own
 
     @cached_property
     def hash(self) -> str:
         """Of what defines the run. An option that is added later changes no hash, as long as it is at its default."""
-        return hash_of(self.config, self.baseline, self.weights, self.beside)
+        return hash_of(self.config, self.baseline, self.weights, self.beside, self.content)
 
     def agrees(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is this task's, and made with the defaults of today."""
@@ -222,11 +224,12 @@ class Job:
     pretrained: str | None = None
     weights: str | None = None
     beside: bool = True
+    content: str | None = None
 
     @cached_property
     def hash(self) -> str:
         """Of the training, whatever scores it."""
-        return hash_of(self.config, self.baseline, self.weights, self.beside)
+        return hash_of(self.config, self.baseline, self.weights, self.beside, self.content)
 
     @property
     def place(self) -> str:
@@ -244,7 +247,13 @@ def besides(baseline: str | None, weights: str | None = None) -> dict[str, Any]:
     return beside if weights == UNTRAINED else beside | {"encoder": True, "readout": True}
 
 
-def hash_of(config: Config, baseline: str | None, weights: str | None = None, beside: bool = True) -> str:
+def hash_of(
+    config: Config,
+    baseline: str | None,
+    weights: str | None = None,
+    beside: bool = True,
+    content: str | None = None,
+) -> str:
     """A short hash of a run's settings, without those at their defaults."""
     values = config.model_dump(mode="json", exclude_defaults=True, exclude=besides(baseline, weights))
     if not values.get("evaluate", True):  # nothing but the probe, which is the study's business
@@ -252,6 +261,7 @@ def hash_of(config: Config, baseline: str | None, weights: str | None = None, be
     whole: dict[str, Any] = {"config": values, "baseline": baseline}
     whole |= {"weights": weights} if weights else {}
     whole |= {} if beside else {"untrained": False}
+    whole |= {"content": content} if content else {}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -264,6 +274,35 @@ def fingerprint(name: str) -> str:
     except OSError as error:
         raise ConfigError(f"{folder}: no weights there: {error.strerror}; a run that did not end has none") from None
     return f"{folder.name}@{digest[:12]}"
+
+
+def content_of(name: str) -> str | None:
+    """A short hash of the contents of data of one's own; None for a data set of the catalogue.
+
+    Of a folder: of the names and contents of the files that are read, or of meta.json, which has the checksums of a
+    saved store's arrays.
+    """
+    path = find(name)
+    if isinstance(path, Entry):
+        return None
+    files, parts = [path], []
+    if path.is_dir():
+        store = path / "meta.json"
+        files = [store] if store.is_file() else sorted(file for pattern in READ for file in path.glob(pattern))
+    for file in files:
+        try:
+            state = file.stat()
+            parts.append(f"{file.relative_to(path)} {_digest(file, state.st_size, state.st_mtime_ns)}\n")
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    return hashlib.sha256("".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+@functools.cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file, read once as long as it has this size and time."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _same(now: Any, then: Any) -> bool:
@@ -289,6 +328,7 @@ def expand(benchmark: Benchmark) -> list[Job]:
     ]
     made: list[Job] = []
     configs: dict[tuple[str, ...], Config] = {}  # read once for all seeds
+    contents = {data.name: content_of(data.name) for data in benchmark.data}
 
     def config(data: DataSet, cell: Cell, encoder: str | None, split: Overrides, seed: int) -> Config:
         key = (data.name, cell.row, encoder or "", *split)
@@ -302,7 +342,7 @@ def expand(benchmark: Benchmark) -> list[Job]:
             weights = UNTRAINED if cell.untrained == "only" else None
             if cell.pretrained is not None:
                 weights = fingerprint(cell.pretrained)
-            beside = cell.untrained == "beside"
+            beside, content = cell.untrained == "beside", contents[data.name]
             tasks = tuple(
                 Task(
                     scoring.name,
@@ -311,6 +351,7 @@ def expand(benchmark: Benchmark) -> list[Job]:
                     cell.baseline,
                     weights,
                     beside,
+                    content,
                 )
                 for scoring in benchmark.protocols
                 if seed in benchmark.seeds_of(cell.row, data.name, encoder, scoring.column)
@@ -318,7 +359,7 @@ def expand(benchmark: Benchmark) -> list[Job]:
             if tasks:
                 whole = config(data, cell, encoder, (), seed)
                 known = (cell.row, data.name, encoder, seed, cell.baseline, whole, tasks)
-                made.append(Job(*known, pretrained=cell.pretrained, weights=weights, beside=beside))
+                made.append(Job(*known, pretrained=cell.pretrained, weights=weights, beside=beside, content=content))
     return made
 
 

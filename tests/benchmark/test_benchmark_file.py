@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from graphcl.benchmark_config import DataSet, expand, load_benchmark
+from graphcl.benchmark_config import DataSet, content_of, expand, load_benchmark
 from graphcl.config import Config, ConfigError, TrainConfig
 from graphcl.read_config import benchmark_names, find_benchmark, load_config
 from graphcl.sweep import STRENGTHS, VIEWS, sweep
@@ -14,8 +14,10 @@ from graphcl.sweep import STRENGTHS, VIEWS, sweep
 torch = pytest.importorskip("torch")
 
 from small_benchmark import SMALL, row, run, task
+from torch_geometric.data import Data
 
 from graphcl.benchmark import checked_jobs
+from graphcl.data.store import GraphStore
 from graphcl.ledger import Ledger
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -183,6 +185,39 @@ def test_a_row_made_with_another_default_does_not_count():
     assert task(config).agrees(old)
     old["config"]["train"]["weight_decay"] = 0.5  # as if this had been the default then
     assert not task(config).agrees(old)
+
+
+def test_data_of_one_s_own_count_by_what_is_in_the_files(file, tmp_path):
+    folder = tmp_path / "mine"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "edges.csv").write_text("a,b\n" + "".join(f"{i},{(i + 1) % 6}\n" for i in range(6)))
+    (folder / "labels.csv").write_text("node,label\n" + "".join(f"{i},{i % 2}\n" for i in range(6)))
+
+    def keys(name=folder):
+        jobs = expand(load_benchmark(file(data=[str(name)])))
+        return [[job.hash, *(task.hash for task in job.tasks)] for job in jobs]
+
+    first, labels = keys(), (folder / "labels.csv").read_text()
+    (folder / "labels.csv").write_text(labels.replace("0,0\n1,1", "0,1\n1,0"))
+    swapped = keys()
+    assert not {key for job in first for key in job} & {key for job in swapped for key in job}
+    (folder / "labels.csv").write_text(labels)
+    (folder / "notes.md").write_text("not read")
+    assert keys() == first, "the time of writing and files that are not data do not count"
+    (folder / "features.csv").write_text("node,x\n" + "".join(f"{i},1\n" for i in range(6)))
+    assert keys() != first
+
+    (tmp_path / "one.npz").write_bytes(b"1")
+    first = keys(tmp_path / "one.npz")
+    (tmp_path / "one.npz").write_bytes(b"2")
+    assert keys(tmp_path / "one.npz") != first
+
+    GraphStore.from_graphs([Data(torch.ones(2, 1), torch.tensor([[0, 1], [1, 0]]), y=0)], "s").save(tmp_path / "store")
+    first = keys(tmp_path / "store")
+    meta = tmp_path / "store" / "meta.json"
+    meta.write_text(meta.read_text() + " ")
+    assert keys(tmp_path / "store") != first, "it has the checksums of the arrays"
+    assert content_of("Cora") is None
 
 
 def test_a_baseline_does_not_depend_on_the_training():
