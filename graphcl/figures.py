@@ -20,7 +20,10 @@ SCRATCH = "from scratch"  # a GNN trained on the labels alone: the baselines who
 
 
 def draw_report(report: Report, folder: Path) -> list[Path]:
-    """Draw what the benchmark's `figure` asks for, a file for each protocol or data set; returns the files."""
+    """Draw what the benchmark's `figure` asks for, a file for each protocol or data set that has something to draw.
+
+    Returns the files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if report.figure == "curves":
         return draw_curves(report, folder)
@@ -32,6 +35,8 @@ def draw_report(report: Report, folder: Path) -> list[Path]:
             continue
         path = folder / f"{report.name}-{column}-{metric}.png".replace("/", "-").replace(" ", "-")
         fig = draw(list(entries.values()))
+        if fig is None:
+            continue
         fig.suptitle(f"{column}, {metric}")
         fig.savefig(path, dpi=150)
         plt.close(fig)
@@ -121,19 +126,18 @@ def labels_of(row: dict[str, Any]) -> float | None:
 
 def draw_pairs(entries: Sequence[Entry]) -> Any:
     """Heat maps of the gain of every pair of views, over the encoder untrained and over training from scratch."""
-    data, scratch = unique(entry.data for entry in entries), from_scratch(entries)
-    own = [entry for entry in entries if entry.baseline is None]
-    views = unique(name for entry in own for name in pair_of(entry))
-    panels = [(one, beside) for one in data for beside in ("untrained", *((SCRATCH,) if one in scratch else ()))]
+    panels = panels_of(entries)
+    if not panels:
+        return None
+    views = unique(name for *_, gains in panels for entry, _ in gains for name in pair_of(entry))
     fig, grid = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 4.2), layout="constrained", squeeze=False)
-    for axes, (one, beside) in zip(grid[0], panels, strict=True):
-        gains = np.full((len(views), len(views)), np.nan)
-        for entry in own:
-            if entry.data == one:
-                first, second = (views.index(name) for name in pair_of(entry))
-                gains[first, second] = gains[second, first] = gain(entry, scratch if beside == SCRATCH else {})
-        heat_map(axes, gains, views)
-        axes.set_title(f"{one}: gain over {beside}", fontsize=9)
+    for axes, (data, beside, gains) in zip(grid[0], panels, strict=True):
+        matrix = np.full((len(views), len(views)), np.nan)
+        for entry, value in gains:
+            first, second = (views.index(name) for name in pair_of(entry))
+            matrix[first, second] = matrix[second, first] = value
+        heat_map(axes, matrix, views)
+        axes.set_title(f"{data}: gain over {beside}", fontsize=9)
     return fig
 
 
@@ -151,27 +155,46 @@ def heat_map(axes: Axes, gains: np.ndarray, names: Sequence[str]) -> None:
 
 def draw_strengths(entries: Sequence[Entry]) -> Any:
     """The gain over the encoder untrained, and over training from scratch, by the strength of each view."""
-    data, scratch = unique(entry.data for entry in entries), from_scratch(entries)
-    own = [entry for entry in entries if entry.baseline is None]
-    panels = [(one, beside) for one in data for beside in ("untrained", *((SCRATCH,) if one in scratch else ()))]
+    panels = panels_of([entry for entry in entries if not has_views(entry) or strength_of(entry) is not None])
+    if not panels:
+        return None
+    views = unique(pair_of(entry)[1] for *_, gains in panels for entry, _ in gains)
     fig, grid = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), layout="constrained", squeeze=False)
-    for axes, (one, beside) in zip(grid[0], panels, strict=True):
-        for view in unique(pair_of(entry)[1] for entry in own):
+    drawn: dict[str, Any] = {}
+    for axes, (data, beside, gains) in zip(grid[0], panels, strict=True):
+        for i, view in enumerate(views):
             line = sorted(
-                (
-                    strength_of(entry),
-                    gain(entry, scratch if beside == SCRATCH else {}),
-                    unit_of(entry.metric) * spread(entry),
-                )
-                for entry in own
-                if entry.data == one and pair_of(entry)[1] == view
+                (strength_of(entry), value, unit_of(entry.metric) * spread(entry))
+                for entry, value in gains
+                if pair_of(entry)[1] == view
             )
-            at, gains, spreads = zip(*line, strict=True)
-            axes.errorbar(at, gains, spreads, marker="o", markersize=3, capsize=2, label=view)
+            if line:  # a study half run may have the view on other data sets alone
+                at, values, spreads = zip(*line, strict=True)
+                drawn[view] = axes.errorbar(at, values, spreads, marker="o", markersize=3, capsize=2, color=f"C{i}")
         axes.axhline(0.0, color="black", linewidth=0.8)
-        axes.set(xlabel="strength", ylabel=f"gain over {beside}", title=one)
-    fig.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+        axes.set(xlabel="strength", ylabel=f"gain over {beside}", title=data)
+    fig.legend([drawn[view] for view in views], views, loc="outside right upper", fontsize=7)
     return fig
+
+
+def panels_of(entries: Sequence[Entry]) -> list[tuple[str, str, list[tuple[Entry, float]]]]:
+    """Of each data set what gains are over, and the rows trained on two views that have such a gain; none is empty."""
+    scratch, panels = from_scratch(entries), []
+    for data in unique(entry.data for entry in entries):
+        own = [entry for entry in entries if entry.data == data and has_views(entry)]
+        over = {
+            "untrained": [(entry, gain(entry, {})) for entry in own if entry.untrained],
+            SCRATCH: [(entry, gain(entry, scratch)) for entry in own if data in scratch],
+        }
+        panels += [(data, beside, gains) for beside, gains in over.items() if gains]
+    return panels
+
+
+def has_views(entry: Entry) -> bool:
+    """Whether an encoder was trained for the row, on two views."""
+    row = entry.rows[0]
+    views = row["config"]["views"]
+    return entry.baseline is None and not row.get("weights") and len(views) == 2 and all(views)
 
 
 def pair_of(entry: Entry) -> tuple[str, str]:
@@ -180,8 +203,8 @@ def pair_of(entry: Entry) -> tuple[str, str]:
     return first, second
 
 
-def strength_of(entry: Entry) -> float:
-    """How much the second view takes away, in shares of nodes or edges."""
+def strength_of(entry: Entry) -> float | None:
+    """How much the second view takes away, in shares of nodes or edges; None of a view that has no such share."""
     view = entry.rows[0]["config"]["views"][1][0]
     return 1 - view["keep"] if view["name"] == "subgraph" else view.get("drop", view.get("rate"))
 

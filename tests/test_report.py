@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from scipy import stats
 
 from graphcl import report, stale
 from graphcl.benchmark import checked_jobs
 from graphcl.benchmark_config import load_benchmark
-from graphcl.figures import draw_report, labels_of
+from graphcl.figures import draw_pairs, draw_report, draw_strengths, labels_of
 from graphcl.read_config import load_config
 from graphcl.report import as_csv, filled, load_report, markdown, table, unmarked
 
@@ -255,6 +256,50 @@ def test_figures_are_drawn(results, tmp_path, figure):
     assert files
     for file in files:
         assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def with_views(name, data, second, **changes):
+    return row(name, data, config=CONFIG | {"views": [[{"name": "identity"}], [second]]}, **changes)
+
+
+DROP = {"name": "drop_nodes", "rate": 0.2}
+HALF_RUN = {
+    "a view on one data set only": [
+        with_views("d", "cora", DROP),
+        with_views("s", "citeseer", {"name": "subgraph", "keep": 0.8}),
+    ],
+    "one row, one seed, one fold": [with_views("d", "cora", DROP, values=(0.5,), untrained=(0.4,))],
+    "no untrained score": [with_views("d", "cora", DROP, untrained=None)],
+    "scratch alone on one data set": [
+        with_views("d", "cora", DROP),
+        row("supervised", "mutag", baseline="supervised", untrained=None),
+    ],
+    "views without a strength": [with_views("d", "cora", DROP), with_views("i", "cora", {"name": "identity"})],
+    "a method of one view": [with_views("d", "cora", DROP), row("dgi", config=CONFIG | {"views": [[DROP]]})],
+}
+
+
+@pytest.mark.parametrize("figure", ["points", "curves", "pairs", "strengths"])
+@pytest.mark.parametrize("rows", HALF_RUN.values(), ids=HALF_RUN)
+def test_what_is_there_of_a_study_half_run_is_drawn(results, tmp_path, figure, rows):
+    made = results(rows)
+    made.figure = figure
+    files = draw_report(made, tmp_path / "figures")
+    bare = figure in {"pairs", "strengths"} and rows is HALF_RUN["no untrained score"]
+    assert len(files) == (0 if bare or figure == "curves" else 1)  # a public split has no label budget
+
+
+def test_a_panel_has_rows_and_a_view_one_colour(results):
+    made = results([*HALF_RUN["a view on one data set only"], row("supervised", "mutag", baseline="supervised")])
+    entries = list(made.entries("linear/clean", "accuracy").values())
+    fig = draw_strengths(entries)
+    drawn = {
+        axes.get_title(): [line.get_color() for line in axes.lines if line.get_marker() == "o"] for axes in fig.axes
+    }
+    assert drawn == {"cora": ["C0"], "citeseer": ["C1"]}
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["drop_nodes", "subgraph"]
+    assert [axes.get_title() for axes in draw_pairs(entries).axes] == [f"{one}: gain over untrained" for one in drawn]
+    plt.close("all")
 
 
 @pytest.mark.parametrize(
