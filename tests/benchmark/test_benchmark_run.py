@@ -16,6 +16,7 @@ from graphcl.read_config import load_config
 torch = pytest.importorskip("torch")
 
 from small_benchmark import SMALL, run
+from torch_geometric.data import Data
 
 import graphcl
 from graphcl import benchmark as runner
@@ -23,6 +24,7 @@ from graphcl import benchmark_run as command
 from graphcl.benchmark import RULES, by_key, checked_jobs
 from graphcl.benchmark_run import run_benchmark
 from graphcl.data.splits import make_splits
+from graphcl.data.store import GraphStore
 from graphcl.encoders import MoleculeGIN
 from graphcl.hub import Frozen, ModelCard, save_pretrained
 from graphcl.ledger import Ledger, read_rows
@@ -261,6 +263,25 @@ def test_a_protocol_that_fails_leaves_the_others(file):
     assert rows[0]["error"]["class"] == "ValueError"
     assert "per_class=500 needs more" in rows[0]["error"]["message"]
     assert rows[1]["score"]["values"]["accuracy"]
+
+
+def test_link_prediction_trains_for_itself_and_fails_for_itself(file, tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    graphs = [Data(torch.tensor(rng.normal(size=(3, 5)) + i % 2).float(), pairs, y=i % 2) for i in range(30)]
+    GraphStore.from_graphs(graphs, "many").save(tmp_path / "many")
+    rules = ["knn/clean", "link-dot/clean", "ridge/clean"]
+    small = [setting for setting in SMALL if "sparse_input" not in setting]
+    path = file(
+        cells=[{"config": "graphcl"}], data=[str(tmp_path / "many")], seeds=[0], protocols=rules, overrides=small
+    )
+    jobs = checked_jobs(load_benchmark(path))
+    assert [[task.column for task in job.tasks] for job in jobs] == [["knn/clean", "ridge/clean"], ["link-dot/clean"]]
+    assert jobs[0].hash != jobs[1].hash, "two processes can have them at once"
+    assert jobs[0].tasks[0].hash == jobs[1].tasks[0].hash == jobs[0].hash, "the keys of rows are the training's"
+    failed = {row["column"]: row["error"]["message"] for row in run(path) if "error" in row}
+    assert list(failed) == ["link-dot/clean"]
+    assert "link prediction is for one graph" in failed["link-dot/clean"]
 
 
 def test_a_newer_protocol_is_run_again(file, monkeypatch):
