@@ -17,6 +17,7 @@ READERS = {  # of a data set's kind
     "molecule": ("molecules", "molecule_files", "scaffolds"),
     "ogb": ("ogb", "molecules", "molecule_files", "scaffolds"),
 }
+DATA = ("sources", "store", "store_file", "_native", "pyg", "loaders", "splits", "features")  # of every data set
 OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)
 SCORERS = {  # files of a protocol, by how its name begins
     "linear": ("probe",),
@@ -44,7 +45,7 @@ def sources_of(row: Row) -> tuple[str, ...]:
     entry = DATASETS.get(row["data"])
     readers = ("files",) if entry is None else READERS.get(entry.kind, ())
     scorers = next((files for name, files in SCORERS.items() if row["protocol"].startswith(name)), ())
-    files = [f"data/{name}" for name in ("sources", "store", "store_file", "loaders", "splits", "features", *readers)]
+    files = [f"data/{name}" for name in (*DATA, *readers)]
     files += [f"evaluate/{name}" for name in with_imports(("embed", *scorers, *EMBEDDERS.get(row["baseline"], ())))]
     if row["baseline"] is None or row["baseline"].startswith("supervised"):
         kind = row["config"]["encoder"]["name"].partition("_")[0]

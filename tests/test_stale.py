@@ -21,11 +21,11 @@ def row(protocol, baseline, data="bbbp", encoder="molecule_gin", **settings):
     return {"data": data, "protocol": protocol, "baseline": baseline, "config": config}
 
 
-def imported(path):
-    """Files of graphcl.evaluate that a file imports."""
+def imported(path, package="graphcl.evaluate"):
+    """Files of a package that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("graphcl.evaluate"):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(package):
             names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
             found |= {f"{name.replace('.', '/')}.py" for name in names}
     return {file for file in found if (ROOT / file).is_file()}
@@ -47,6 +47,13 @@ def test_a_trained_row_depends_on_its_method_views_and_encoder():
     assert {"augment", "graphcl/objectives", "graphcl/methods/graphcl.py", "graphcl/trainer.py"} <= set(files)
     assert {"graphcl/encoders/molecule*.py", "graphcl/data/molecule_files.py"} <= set(files)
     assert "graphcl/encoders/dropout.py" in stale.sources_of(row("finetune-last/clean", None))
+
+
+@pytest.mark.parametrize("data", ["cora", "imdb-binary", "bbbp"])
+def test_what_makes_the_batches_is_listed_with_all_it_imports(data):
+    files = set(stale.sources_of(row("linear/clean", None, data)))
+    for file in ("store", "store_file", "loaders", "features"):
+        assert imported(ROOT / f"graphcl/data/{file}.py", "graphcl.data") <= files, file
 
 
 def test_what_a_row_does_not_use_does_not_age_it():
