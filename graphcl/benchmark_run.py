@@ -37,6 +37,8 @@ def run_benchmark(path: Path, results: Path, count: int | None, *, retry: bool, 
     dropped = ledger.drop_failed() if retry else 0
     before = ledger.rows()
     todo = [job for job in jobs if open_tasks(job, by_key(before))]
+    killed = ledger.unfinished()  # last, or one that kills its process would keep all others from their turn
+    todo.sort(key=lambda job: killed.index(job.hash) if job.hash in killed else -1)
     count = min(count or fitting_jobs(before), max(len(todo), 1))
     done = threading.Event()
     watcher = threading.Thread(target=watch, args=(jobs, ledger, count, done), daemon=True)
@@ -44,6 +46,9 @@ def run_benchmark(path: Path, results: Path, count: int | None, *, retry: bool, 
         again = f" ({dropped} failed rows again)" * bool(dropped)
         head = f"{benchmark.name}: {len(todo)} of {len(jobs)} trainings to do{again}, {count} at a time; {results}"
         print(head, file=sys.stderr, flush=True)
+        last = "; ".join(job.place for job in todo if job.hash in killed)
+        if last:
+            print(f"begun before, and killed (out of memory?); now last: {last}", file=sys.stderr, flush=True)
         watcher.start()
     try:
         if count == 1:

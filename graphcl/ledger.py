@@ -11,22 +11,24 @@ import functools
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("augment", "graphcl", "configs", "benchmarks")  # what a result depends on
 KEY = {"hash", "protocol", "version"}
-APPEND = 0  # byte of the lock file that is held while the results file is written
+APPEND = 0  # byte of the lock file that is held while the results file, or the lock file itself, is written
 
 
 class Ledger:
     """The rows of a results file (.jsonl). Locks lie beside it in a hidden file: one byte for each run under way.
 
-    Such locks end with the process that holds them, however it ends. Linux and macOS.
+    Such locks end with the process that holds them, however it ends; the key of its run, a line of the lock file, stays
+    if the process was killed. Linux and macOS.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,16 +71,43 @@ class Ledger:
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
         """Whether the run `key` (hexadecimal) is ours for the time; False where another process has it."""
-        byte = 1 + int(key, 16) % 2**60
+        with self._held(APPEND):
+            ours = self._take(key)
+            if ours:
+                self._mark([*(other for other in self._marks() if other != key), key])
         try:
-            fcntl.lockf(self.locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-        except OSError:
-            yield False
-            return
-        try:
-            yield True
+            yield ours
         finally:
-            fcntl.lockf(self.locks, fcntl.LOCK_UN, 1, byte)
+            if ours:
+                with self._held(APPEND):
+                    self._mark([other for other in self._marks() if other != key])
+                    self._leave(key)
+
+    def unfinished(self) -> list[str]:
+        """Keys of runs that were begun and whose process was killed, the last begun last. Not to be asked in a run."""
+        with self._held(APPEND):
+            found = [key for key in self._marks() if self._take(key)]
+            for key in found:
+                self._leave(key)
+        return found
+
+    def _take(self, key: str) -> bool:
+        with suppress(OSError):
+            fcntl.lockf(self.locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(key))
+            return True
+        return False
+
+    def _leave(self, key: str) -> None:
+        fcntl.lockf(self.locks, fcntl.LOCK_UN, 1, _byte(key))
+
+    def _marks(self) -> list[str]:
+        text = os.pread(self.locks, os.fstat(self.locks).st_size, 0).decode("ascii", "replace")
+        return re.findall("^[0-9a-f]+$", text, re.MULTILINE)
+
+    def _mark(self, keys: list[str]) -> None:
+        text = "".join(f"{key}\n" for key in keys).encode("ascii")
+        os.pwrite(self.locks, text, 0)
+        os.ftruncate(self.locks, len(text))
 
     @contextmanager
     def _held(self, byte: int) -> Iterator[None]:
@@ -87,6 +116,10 @@ class Ledger:
             yield
         finally:
             fcntl.lockf(self.locks, fcntl.LOCK_UN, 1, byte)
+
+
+def _byte(key: str) -> int:
+    return 1 + int(key, 16) % 2**60
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

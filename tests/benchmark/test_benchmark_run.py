@@ -293,20 +293,36 @@ def test_a_newer_protocol_is_run_again(file, monkeypatch):
     assert [row["version"] for row in read_rows(Path("results/small.jsonl"))] == [1, 999]
 
 
-def test_what_another_process_has_claimed_is_left_to_it(file):
-    path = file(seeds=[0], protocols=["knn/clean"])
-    job = checked_jobs(load_benchmark(path))[0]
-    holder = (
-        "import sys; from pathlib import Path; from graphcl.ledger import Ledger\n"
-        "with Ledger(Path('results/small.jsonl')).claim(sys.argv[1]) as ours:\n"
-        "    print(ours, flush=True); sys.stdin.read()"
-    )
+HOLDER = """
+import os, signal, sys
+from pathlib import Path
+from graphcl.ledger import Ledger
+with Ledger(Path('results/small.jsonl')).claim(sys.argv[1]) as ours:
+    print(ours, flush=True)
+    if not sys.stdin.read():
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_another_process_has_is_left_to_it_and_comes_last_once_that_was_killed(file, capfd):
+    path = file(seeds=[0], protocols=["knn/clean"], cells=[{"config": name} for name in ("dgi", "gae", "bgrl")])
+    dgi, gae, _ = checked_jobs(load_benchmark(path))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", holder, job.hash], **pipes) as other:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, dgi.hash], **pipes) as other:
         assert other.stdout.readline().strip() == "True"
-        assert [row["row"] for row in run(path)] == ["gae"]
-        other.stdin.close()
-    assert [row["row"] for row in run(path)] == ["dgi", "gae"]
+        assert [row["row"] for row in run(path, quiet=False)] == ["gae", "bgrl"]
+        assert "now last" not in capfd.readouterr().err, "it is under way"
+        other.communicate("end")
+    assert Ledger(Path("results/small.jsonl")).unfinished() == [], "ended, not killed"
+    Path("results/small.jsonl").unlink()
+    for job in (gae, dgi):
+        subprocess.run([sys.executable, "-c", HOLDER, job.hash], input="", text=True, check=False)
+    run(path, quiet=False)
+    told = f"begun before, and killed (out of memory?); now last: {gae.place}; {dgi.place}\n"
+    assert told in capfd.readouterr().err
+    assert [row["row"] for row in read_rows(Path("results/small.jsonl"))] == ["bgrl", "gae", "dgi"]
+    run(path, quiet=False)
+    assert "now last" not in capfd.readouterr().err
 
 
 def test_ctrl_c_leaves_whole_lines_and_the_rest_is_run_later(file, monkeypatch):
