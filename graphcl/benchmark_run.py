@@ -113,22 +113,25 @@ def fitting_jobs(rows: Sequence[Row]) -> int:
 
 
 def watch(jobs: Sequence[Job], ledger: Ledger, count: int, done: threading.Event) -> None:
-    """Show how far the file is, whoever fills it: a bar, and a line for each row that comes."""
+    """Show how far the file is, whoever fills it: a line for each row that comes, and a bar or (in a log) a count."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    total = sum(len(job.tasks) for job in jobs)
     seen: set[str] | None = None
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("", total=sum(len(job.tasks) for job in jobs), left="")
+        shown = bar.add_task("", total=total, left="")
         while True:
             last = done.is_set()
             rows = by_key(ledger.rows())
             lines = [f"{job.place}, {task.column}: {outcome(row)}" for job, task, row in rows_of(jobs, rows)]
-            left = time_left(jobs, rows, count)
-            for line in lines:
-                if seen is not None and line not in seen:
-                    bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            seconds = time_left(jobs, rows, count)
+            left = f"about {spoken(seconds)} left" if seconds else ""
+            new = [line for line in lines if line not in seen] if seen is not None else []
+            for number, line in enumerate(new, len(lines) - len(new) + 1):
+                far = "" if console.is_terminal else f" ({number} of {total}{', ' * bool(left)}{left})"
+                bar.console.print(line + far, highlight=False, markup=False, soft_wrap=True)
             seen = set(lines)
-            bar.update(shown, completed=len(lines), left=f"about {spoken(left)} left" if left else "")
+            bar.update(shown, completed=len(lines), left=left)
             if last:
                 return
             done.wait(1.0)
@@ -146,13 +149,12 @@ def outcome(row: Row) -> str:
 def time_left(jobs: Sequence[Job], rows: Rows, count: int) -> float:
     """Seconds until all is done, by what rows of the same method and data took, else of the same data, else of any."""
     known = [row for row in rows.values() if "error" not in row]
-    total = 0.0
-    for job in jobs:
-        tasks = open_tasks(job, rows)
-        if tasks:
-            total += typical(known, "seconds", job)
-            total += len(tasks) * typical(known, "score_seconds", job)
-    return total / count
+    each = [
+        typical(known, "seconds", job) + len(tasks) * typical(known, "score_seconds", job)
+        for job in jobs
+        if (tasks := open_tasks(job, rows))
+    ]
+    return max(sum(each) / count, max(each, default=0.0))
 
 
 def typical(rows: Sequence[Row], field: str, job: Job) -> float:

@@ -414,4 +414,34 @@ def test_memory_and_time_estimates(file, tmp_path):
     rows = by_key(run(file(seeds=[0])))
     for one in rows.values():
         one.update(seconds=10.0, score_seconds=1.0)
+    assert command.time_left(jobs, rows, 1) == pytest.approx(2 * 10 + 4 * 1)
     assert command.time_left(jobs, rows, 2) == pytest.approx((2 * 10 + 4 * 1) / 2)
+    assert command.time_left(jobs, rows, 8) == pytest.approx(10 + 2 * 1), "one training is not shared"
+
+
+class Steps:
+    """In place of the end of the work: each time the watcher rests, one more row is there."""
+
+    def __init__(self, ledger, rows):
+        self.ledger, self.rows = ledger, list(rows)
+
+    def is_set(self):
+        return not self.rows
+
+    def wait(self, seconds):
+        self.ledger.append(self.rows.pop(0))
+
+
+def test_a_log_says_how_far_the_file_is_and_what_is_left(file, monkeypatch, capfd):
+    path = file(seeds=[0], protocols=["linear/clean", "knn/clean"])
+    rows = run(path)
+    ledger = Ledger(Path("again.jsonl"))
+    monkeypatch.setattr(command, "typical", lambda rows, field, job: 100.0 * (field == "seconds"))
+    ledger.append(rows[0])
+    command.watch(checked_jobs(load_benchmark(path)), ledger, 1, Steps(ledger, rows[1:]))
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.rpartition(" s (")[2] for line in lines] == [
+        "2 of 4, about 2 min left)",
+        "3 of 4, about 2 min left)",
+        "4 of 4)",
+    ], "a line for each row that came, none for the one that was there"
