@@ -118,23 +118,33 @@ def watch(jobs: Sequence[Job], ledger: Ledger, count: int, done: threading.Event
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
     total = sum(len(job.tasks) for job in jobs)
     seen: set[str] | None = None
+    looked: tuple[int, int] | None = None
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         shown = bar.add_task("", total=total, left="")
         while True:
-            last = done.is_set()
-            rows = by_key(ledger.rows())
-            lines = [f"{job.place}, {task.column}: {outcome(row)}" for job, task, row in rows_of(jobs, rows)]
-            seconds = time_left(jobs, rows, count)
-            left = f"about {spoken(seconds)} left" if seconds else ""
-            new = [line for line in lines if line not in seen] if seen is not None else []
-            for number, line in enumerate(new, len(lines) - len(new) + 1):
-                far = "" if console.is_terminal else f" ({number} of {total}{', ' * bool(left)}{left})"
-                bar.console.print(line + far, highlight=False, markup=False, soft_wrap=True)
-            seen = set(lines)
-            bar.update(shown, completed=len(lines), left=left)
+            last, now = done.is_set(), written(ledger.path)
+            if now != looked:
+                looked, rows = now, by_key(ledger.rows())
+                lines = [f"{job.place}, {task.column}: {outcome(row)}" for job, task, row in rows_of(jobs, rows)]
+                seconds = time_left(jobs, rows, count)
+                left = f"about {spoken(seconds)} left" if seconds else ""
+                new = [line for line in lines if line not in seen] if seen is not None else []
+                for number, line in enumerate(new, len(lines) - len(new) + 1):
+                    far = "" if console.is_terminal else f" ({number} of {total}{', ' * bool(left)}{left})"
+                    bar.console.print(line + far, highlight=False, markup=False, soft_wrap=True)
+                seen = set(lines)
+                bar.update(shown, completed=len(lines), left=left)
             if last:
                 return
             done.wait(1.0)
+
+
+def written(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which is read again only when they have changed; zeros where there is none yet."""
+    with suppress(OSError):
+        state = path.stat()
+        return state.st_size, state.st_mtime_ns
+    return 0, 0
 
 
 def outcome(row: Row) -> str:

@@ -429,7 +429,8 @@ class Steps:
         return not self.rows
 
     def wait(self, seconds):
-        self.ledger.append(self.rows.pop(0))
+        if row := self.rows.pop(0):
+            self.ledger.append(row)
 
 
 def test_a_log_says_how_far_the_file_is_and_what_is_left(file, monkeypatch, capfd):
@@ -445,3 +446,12 @@ def test_a_log_says_how_far_the_file_is_and_what_is_left(file, monkeypatch, capf
         "3 of 4, about 2 min left)",
         "4 of 4)",
     ], "a line for each row that came, none for the one that was there"
+
+
+def test_the_results_are_read_again_only_when_they_have_changed(file, monkeypatch):
+    path = file(seeds=[0], cells=[{"config": "dgi"}])
+    rows = run(path)
+    ledger, reads = Ledger(Path("again.jsonl")), []
+    monkeypatch.setattr(Ledger, "rows", lambda self: reads.append(1) or read_rows(self.path))
+    command.watch(checked_jobs(load_benchmark(path)), ledger, 1, Steps(ledger, [*[None] * 9, rows[0], *[None] * 9]))
+    assert len(reads) == 2, "at the start, when the file is not there yet, and after the row"
