@@ -75,12 +75,12 @@ def draw_curves(report: Report, folder: Path) -> list[Path]:
         for protocol in unique(report.rule_of(column)["protocol"] for column, _ in report.tables):
             points: dict[str, list[tuple[float, Entry]]] = {}
             for column, metric in report.tables:
-                row = report.rule_of(column)
-                budget = labels_of(row)
-                if row["protocol"] != protocol or budget is None:
+                if report.rule_of(column)["protocol"] != protocol:
                     continue
                 for entry in report.entries(column, metric).values():
-                    if entry.data == data and entry.metric == next(iter(entry.rows[0]["score"]["values"])):
+                    budget = labels_of(entry.rows[0])
+                    usual = entry.metric == next(iter(entry.rows[0]["score"]["values"]))
+                    if entry.data == data and usual and budget is not None:
                         points.setdefault(entry.row, []).append((budget, entry))
             if points:
                 made.append(folder / f"{report.name}-{data}-{protocol}.png".replace("/", "-"))
@@ -184,7 +184,9 @@ def panels_of(entries: Sequence[Entry]) -> list[tuple[str, str, list[tuple[Entry
         own = [entry for entry in entries if entry.data == data and has_views(entry)]
         over = {
             "untrained": [(entry, gain(entry, {})) for entry in own if entry.untrained],
-            SCRATCH: [(entry, gain(entry, scratch)) for entry in own if data in scratch],
+            SCRATCH: [
+                (entry, gain(entry, scratch)) for entry in own if data in scratch and scratch[data].split == entry.split
+            ],
         }
         panels += [(data, beside, gains) for beside, gains in over.items() if gains]
     return panels

@@ -25,7 +25,7 @@ from graphcl.benchmark_config import Benchmark, besides, load_benchmark
 from graphcl.config import Config
 from graphcl.evaluate.scores import NAMES, PLAIN
 from graphcl.ledger import read_rows
-from graphcl.stale import changed, sources_of
+from graphcl.stale import changed, sources_of, split_of
 
 Row = dict[str, Any]
 LOWER_IS_BETTER = {"rmse", "mae"}
@@ -40,6 +40,7 @@ class Entry:
     data: str
     metric: str
     baseline: str | None
+    split: str
     values: dict[int, list[float]] = field(default_factory=dict)
     untrained: dict[int, list[float]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
@@ -78,7 +79,8 @@ class Report:
             if row["column"] != column or "error" in row or metric not in row["score"]["values"]:
                 continue
             name = row["row"] if row["encoder"] is None else f"{row['row']}, {row['encoder']}"
-            entry = made.setdefault((name, row["data"]), Entry(name, row["data"], metric, row["baseline"]))
+            new = Entry(name, row["data"], metric, row["baseline"], split_of(row))
+            entry = made.setdefault((name, row["data"]), new)
             entry.values[row["seed"]] = row["score"]["values"][metric]
             if "untrained" in row:
                 entry.untrained[row["seed"]] = row["untrained"]["values"][metric]
@@ -210,19 +212,26 @@ def sign(metric: str) -> int:
 
 
 def ranks(entries: dict[tuple[str, str], Entry]) -> dict[str, float]:
-    """Average rank over the data sets, 1 the best, of the rows that have a figure on each of them."""
+    """Average rank over the data sets, 1 the best, of the rows that have a figure on each; none if splits are mixed."""
     names, data = unique(key[0] for key in entries), unique(key[1] for key in entries)
     whole = [name for name in names if all((name, one) in entries for one in data)]
-    if len(whole) < 2:
+    if len(whole) < 2 or mixed(entries):
         return {}
     columns = [rankdata([-sign(entries[name, one].metric) * entries[name, one].mean for name in whole]) for one in data]
     return {name: statistics.fmean(float(column[i]) for column in columns) for i, name in enumerate(whole)}
 
 
 def best_rival(entries: dict[tuple[str, str], Entry], entry: Entry) -> Entry | None:
-    """The best other row on the same data set."""
-    others = [other for other in entries.values() if other.data == entry.data and other.row != entry.row]
+    """The best other row on the same data set and split."""
+    place = (entry.data, entry.split)
+    others = [other for other in entries.values() if (other.data, other.split) == place and other.row != entry.row]
     return max(others, key=lambda other: sign(other.metric) * other.mean) if others else None
+
+
+def mixed(entries: dict[tuple[str, str], Entry]) -> list[str]:
+    """Data sets on which rows have different splits."""
+    splits = {(entry.data, entry.split) for entry in entries.values()}
+    return [one for one in unique(key[1] for key in entries) if sum(data == one for data, _ in splits) > 1]
 
 
 def unit_of(metric: str) -> int:
@@ -235,7 +244,24 @@ def unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-# --- what the code has left behind ------------------------------------------------------------------------------------
+# --- notes ------------------------------------------------------------------------------------------------------------
+
+
+def split_notes(entries: dict[tuple[str, str], Entry]) -> list[str]:
+    """Which split each data set has, or each row where they differ."""
+    several = mixed(entries)
+    places: dict[str, list[str]] = {}
+    for entry in entries.values():
+        place = f"`{entry.row}` on {entry.data}" if entry.data in several else entry.data
+        places.setdefault(entry.split, []).append(place)
+    told = [split + f" ({', '.join(unique(at))})" * (len(places) > 1) for split, at in places.items()]
+    notes = [f"Split: {'; '.join(told)}."] if any(places) else []
+    if several:
+        notes[0] += (
+            f" Rows of different splits on {', '.join(several)}: this table has no ranks, and rows are compared with "
+            "those of their own split alone."
+        )
+    return notes
 
 
 def staleness(entry: Entry) -> list[str]:
@@ -299,7 +325,7 @@ def table(report: Report, column: str, metric: str) -> str:
     spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     folds = any(len(folds) > 1 for entry in entries.values() for folds in entry.values.values())
     legend = "In percent: " * (unit_of(metric) == 100) + spread + ", in brackets over the folds of a seed" * folds
-    paragraphs = [title, "\n".join(lines), f"{legend[0].upper()}{legend[1:]}."]
+    paragraphs = [title, "\n".join(lines), f"{legend[0].upper()}{legend[1:]}.", *split_notes(entries)]
     paragraphs += [f"{STALE} {reason}: {', '.join(places)}." for reason, places in notes.items()]
     for name, row in {entry.row: entry.rows[0] for entry in entries.values()}.items():
         if own_rule(row):
@@ -375,7 +401,8 @@ def as_csv(report: Report) -> str:
     file = io.StringIO()
     head = ["protocol", "version", "row", "data", "metric", "mean", "seed_std", "fold_std", "seeds", "folds"]
     head += ["untrained", "gain", "gain_p", "gain_pairs", "rival", "rival_gain", "rival_p", "rival_pairs", "rank"]
-    writer = csv.DictWriter(file, [*head, "stale"], lineterminator="\n")
+    head += ["split", "stale"]
+    writer = csv.DictWriter(file, head, lineterminator="\n")
     writer.writeheader()
     for column, metric in report.tables:
         entries = report.entries(column, metric)
@@ -390,8 +417,8 @@ def as_csv(report: Report) -> str:
             cells += [over_seeds(entry.untrained)[0] if entry.untrained else None]
             cells += [gain if gain_pairs else None, gain_p, gain_pairs]
             cells += [rival.row if rival else None, lead if lead_pairs else None, lead_p, lead_pairs]
-            cells += [rank.get(entry.row), "; ".join(staleness(entry))]
-            writer.writerow(dict(zip([*head, "stale"], cells, strict=True)))
+            cells += [rank.get(entry.row), entry.split, "; ".join(staleness(entry))]
+            writer.writerow(dict(zip(head, cells, strict=True)))
     return file.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Which files a result depends on, and whether they have changed since it was made."""
+"""What a row of results rests on: its split, and the files it depends on and whether they have changed since."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from graphcl.benchmark import RULES
 from graphcl.data.catalogue import DATASETS
 from graphcl.evaluate.baselines import BASELINES
 from graphcl.ledger import changes_since
@@ -89,3 +90,26 @@ def changed(commit: str | None, files: tuple[str, ...]) -> str | None:
     if later:
         return f"made at {commit}, and files that it depends on have changed since (`git log {commit}..`)"
     return f"made with uncommitted changes of {commit.removesuffix('+')}" if commit.endswith("+") else None
+
+
+def split_of(row: Row) -> str:
+    """The split of its config, in words: rows of one data set, seed and split are scored on the same folds.
+
+    Empty under a protocol that makes its own folds or takes all rows.
+    """
+    rule, data = RULES.get(row["protocol"]), row["config"]["data"]
+    if rule and (not rule.needs_split or rule.kind == "links" or (rule.kind == "own" and rule.name.endswith("/paper"))):
+        return ""
+    kind, rate, repeats = data["split"], f"{100 * data['rate']:g} % of the training labels", data["repeats"]
+    shares = data.get("ratios") or ((0.1, 0.1, 0.8) if kind == "random" else (0.8, 0.1, 0.1))
+    ratios, draws = "/".join(f"{100 * share:g}" for share in shares), f"{repeats} draw{'s' * (repeats > 1)}"
+    words = {
+        "random": f"random {ratios}, {draws}",
+        "few": f"{data['per_class']} labels a class, {draws}",
+        "kfold": f"{repeats} folds",
+        "rate": f"{repeats} folds, {rate}",
+        "scaffold": f"scaffold {ratios}",
+        "random_scaffold": f"random scaffolds {ratios}, {draws}",
+        "scaffold_rate": f"scaffold {ratios}, {rate}, {draws}",
+    }
+    return words.get(kind, kind)

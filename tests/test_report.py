@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy import stats
 from graphcl import report, stale
 from graphcl.benchmark import checked_jobs
 from graphcl.benchmark_config import load_benchmark
+from graphcl.config import DataConfig
 from graphcl.figures import draw_pairs, draw_report, draw_strengths, labels_of
 from graphcl.read_config import load_config
 from graphcl.report import as_csv, filled, load_report, markdown, table, unmarked
@@ -104,6 +106,60 @@ def test_ranks_are_averages_over_the_data_sets_that_all_have(results):
     )
     ranks = {line["row"]: line["rank"] for line in csv_of(made)}
     assert (float(ranks["a"]), float(ranks["b"]), ranks["c"]) == (1.25, 1.75, "")
+
+
+def on_split(name, data="imdb-binary", seed=0, values=(0.5, 0.6, 0.7), **split):
+    config = CONFIG | {"data": CONFIG["data"] | {"name": data} | split}
+    return row(name, data, seed, values, untrained=None, config=config)
+
+
+KFOLD = {"split": "kfold", "repeats": 10}
+
+
+def test_rows_of_different_splits_are_neither_ranked_nor_paired(results):
+    rows = [
+        on_split("a", **KFOLD),
+        on_split("b", split="random", repeats=10),
+        on_split("c", split="random", repeats=10, ratios=[0.8, 0.1, 0.1]),
+    ]
+    text = markdown(made := results(rows))
+    assert (
+        "Split: 10 folds (`a` on imdb-binary); random 10/10/80, 10 draws (`b` on imdb-binary); random 80/10/10, "
+        in text
+    )
+    assert "Rows of different splits on imdb-binary: this table has no ranks" in text
+    assert "rank |" not in text and "best rival" not in text
+    for line in csv_of(made):
+        assert (line["rank"], line["rival"], line["rival_pairs"]) == ("", "", "0")
+    (a, b, _, d) = csv_of(results([*rows, on_split("d", values=(0.4, 0.5, 0.6), **KFOLD)]))
+    assert (a["rival"], a["rival_pairs"], d["rival"], b["rival"]) == ("d", "3", "a", ""), "of one split they are"
+    assert (a["split"], b["split"]) == ("10 folds", "random 10/10/80, 10 draws")
+
+
+def test_the_split_of_a_table_is_told_once_where_all_agree(results):
+    agreed = [on_split(name, data, **KFOLD) for name in "ab" for data in ("imdb-binary", "nci1")]
+    text = markdown(results(agreed))
+    assert text.count("Split: 10 folds.") == 1 and "rank |" in text
+    text = markdown(results([*agreed, *(on_split(name, "cora", split="public") for name in "ab")]))
+    assert "Split: 10 folds (imdb-binary, nci1); public (cora)." in text and "rank |" in text
+    own_folds = [one | {"protocol": "svm-rbf/paper", "column": "svm-rbf/paper"} for one in agreed]
+    own_folds[0] = own_folds[0] | {"config": CONFIG}
+    text = markdown(results(own_folds))
+    assert "Split:" not in text and "rank |" in text, "the protocol makes its folds itself"
+
+
+@pytest.mark.parametrize("split", get_args(DataConfig.model_fields["split"].annotation))
+def test_words_of_a_split_tell_what_it_takes(split):
+    def words(**settings):
+        return stale.split_of(on_split("a", split=split, **settings))
+
+    fixed, draws = {"public", "scaffold"}, {"random", "few", "random_scaffold", "scaffold_rate", "kfold", "rate"}
+    assert fixed | draws >= {split}
+    assert (words(repeats=3) != words(repeats=4)) == (split in draws)
+    assert (words(per_class=3) != words(per_class=4)) == (split == "few")
+    assert (words(rate=0.01) != words(rate=0.1)) == (split in {"rate", "scaffold_rate"})
+    shared = split == "random" or "scaffold" in split
+    assert (words(ratios=[0.6, 0.2, 0.2]) != words(ratios=None)) == shared
 
 
 def test_of_errors_the_smallest_is_best(results):
