@@ -108,10 +108,13 @@ def report(
 
 
 def show(wanted: Benchmark) -> None:
-    """List the trainings of a benchmark."""
+    """List the trainings that a run of the benchmark would do, with all names checked as it would."""
     from graphcl.benchmark_config import expand
 
-    for job in expand(wanted):
+    expand(wanted)  # mistakes are told before torch is imported
+    from graphcl.benchmark import checked_jobs
+
+    for job in checked_jobs(wanted):
         typer.echo(f"{job.place}: {', '.join(task.column for task in job.tasks)}")
 
 

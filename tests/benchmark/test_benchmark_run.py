@@ -362,6 +362,18 @@ def test_the_commands_run_list_and_report(file, monkeypatch):
     code, printed = command_line("benchmark", path, "--dry-run")
     assert (code, len(printed.splitlines())) == (0, 2)
     assert not Path("results").exists(), "nothing is run, nothing is written"
+    baselines = [{"config": "dgi"}, {"baseline": "raw"}, {"baseline": "label-propagation"}]
+    some = {"protocols": ["knn/clean", "finetune-last/clean", "kmeans/clean"], "overrides": [*SMALL, "train.epochs=1"]}
+    code, printed = command_line("benchmark", str(file(seeds=[0], cells=baselines, **some)), "--dry-run")
+    columns = [line.rpartition(": ")[2] for line in printed.splitlines()]
+    assert columns == [", ".join(some["protocols"]), "knn/clean, kmeans/clean", "knn/clean, finetune-last/clean"]
+    for wrong, told in (
+        ({"protocols": ["linear"]}, "unknown protocol 'linear'; did you mean 'linear/"),
+        ({"cells": [{"config": "dgi"}, {"baseline": "wll"}]}, "unknown baseline 'wll'; did you mean 'wl'"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            command_line("benchmark", str(file(**wrong)), "--dry-run")
+    path = str(file(seeds=[0], cells=[{"config": "dgi"}, {"config": "gae", "overrides": ["train.lr=1e30"]}]))
     code, printed = command_line("benchmark", path, "--jobs", "1")
     assert code == 3
     assert "2 of 4 rows failed; run them again with --retry" in printed
