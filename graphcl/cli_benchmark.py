@@ -17,7 +17,7 @@ Results = Annotated[
 Jobs = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, help="processes at once; none: by cores and free memory")
 ]
-Retry = Annotated[bool, typer.Option("--retry", help="run again what failed")]
+Retry = Annotated[bool, typer.Option("--retry", help="run again what failed, as it is")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="list the trainings and stop")]
 
@@ -136,7 +136,8 @@ def run(path: Path, wanted: Benchmark, results: Path, jobs: int | None, *, retry
     failed = sum("error" in row for row in rows)
     if failed:
         if not quiet:
-            typer.echo(f"{failed} of {len(rows)} rows failed; run them again with --retry", err=True)
+            way_out = "correct the file and run it again (--retry only repeats them as they are)"
+            typer.echo(f"{failed} of {len(rows)} rows failed; {way_out}", err=True)
         raise typer.Exit(SOME_FAILED)
 
 

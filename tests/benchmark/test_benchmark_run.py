@@ -376,7 +376,7 @@ def test_the_commands_run_list_and_report(file, monkeypatch):
     path = str(file(seeds=[0], cells=[{"config": "dgi"}, {"config": "gae", "overrides": ["train.lr=1e30"]}]))
     code, printed = command_line("benchmark", path, "--jobs", "1")
     assert code == 3
-    assert "2 of 4 rows failed; run them again with --retry" in printed
+    assert "2 of 4 rows failed; correct the file and run it again (--retry only repeats them as they are)" in printed
     code, printed = command_line("report", path, "-o", "out")
     assert code == 0 and "`dgi`" in printed and "NonFiniteLoss" in printed
     names = {made.name for made in Path("out").iterdir()}
