@@ -17,19 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from scipy.stats import rankdata, wilcoxon
 
 from graphcl.benchmark import RULES, checked_jobs
-from graphcl.benchmark_config import Benchmark, besides, load_benchmark
-from graphcl.config import Config
+from graphcl.benchmark_config import Benchmark, load_benchmark
 from graphcl.evaluate.scores import NAMES, PLAIN
 from graphcl.ledger import read_rows
-from graphcl.stale import changed, sources_of, split_of
+from graphcl.stale import cell_of, changed, newest, sources_of, split_of
 
 Row = dict[str, Any]
 LOWER_IS_BETTER = {"rmse", "mae"}
 STALE = "†"
+PARTS = ("row", "data", "encoder", "seed", "column", "protocol", "version", "baseline", "config", "commit")
 
 
 @dataclass
@@ -53,13 +52,14 @@ class Entry:
 
 @dataclass
 class Report:
-    """What a results file says: rows under today's names, by column; `missing` rows were not run yet."""
+    """What a results file says: rows under today's names, by column; `missing` were not run yet, `older` left out."""
 
     name: str
     about: str
     figure: str
     rows: list[Row]
     missing: int
+    older: int = 0
 
     @property
     def tables(self) -> list[tuple[str, str]]:
@@ -94,23 +94,37 @@ class Report:
 def load_report(name: str, results: Path | None = None) -> Report:
     """The report of a benchmark file (its name or path; rows in results/<name>.jsonl), or of a results file alone.
 
-    Of several rows for one thing the last counts. Raises ValueError where rows of different versions of a protocol
-    would stand together, naming them.
+    Of several rows for one thing the last counts; a results file alone gives the newest settings of each cell. Raises
+    ValueError where rows of different versions of a protocol would stand together, naming them, and for a line that
+    is no row.
     """
     if name.endswith(".jsonl"):
         path = Path(name)
         if not path.is_file():
             raise ValueError(f"no results file {name!r}; `graphcl benchmark FILE.yaml` writes one")
-        parts = ("row", "encoder", "data", "seed", "column")
-        last = {tuple(row[part] for part in parts): row for row in read_rows(path)}
-        report = Report(path.stem, "", "points", list(last.values()), 0)
+        rows = whole_rows(path)
+        if not rows:
+            raise ValueError(f"{name} has no rows; `graphcl benchmark FILE.yaml` writes them")
+        kept = newest(rows)
+        last = {(*cell_of(row), row["seed"]): row for row in kept}
+        report = Report(path.stem, "", "points", list(last.values()), 0, len(rows) - len(kept))
     else:
         benchmark = load_benchmark(name)
-        rows, missing = wanted_rows(benchmark, read_rows(results or Path("results") / f"{benchmark.name}.jsonl"))
+        path = results or Path("results") / f"{benchmark.name}.jsonl"
+        rows, missing = wanted_rows(benchmark, whole_rows(path))
         report = Report(benchmark.name, benchmark.about, benchmark.figure, rows, missing)
     check_versions(report.rows)
-    check_configs(report.rows)
     return report
+
+
+def whole_rows(path: Path) -> list[Row]:
+    """The rows of a results file. Raises ValueError for one that lacks what a report reads, with its line."""
+    rows = read_rows(path)
+    for number, row in enumerate(rows, 1):  # every line is one
+        parts = [*PARTS, "score"] if "error" not in row else PARTS
+        if missing := [repr(part) for part in parts if part not in row]:
+            raise ValueError(f"{path}: line {number} has no {', '.join(missing)}, as a row of results has; take it out")
+    return rows
 
 
 def wanted_rows(benchmark: Benchmark, rows: Sequence[Row]) -> tuple[list[Row], int]:
@@ -126,28 +140,6 @@ def wanted_rows(benchmark: Benchmark, rows: Sequence[Row]) -> tuple[list[Row], i
                 names = {"row": job.row, "data": job.data, "encoder": job.encoder, "column": task.column}
                 found.append(row | names)
     return found, missing
-
-
-def check_configs(rows: Sequence[Row]) -> None:
-    """Refuse rows that would be averaged as seeds of one cell though more than the seed differs."""
-    first: dict[tuple[str, ...], Row] = {}
-    for row in rows:
-        other = first.setdefault(tuple(row[part] for part in ("row", "encoder", "data", "column")), row)
-        if _but_for_the_seed(other) != _but_for_the_seed(row):
-            raise ValueError(
-                f"{row['row']} on {row['data']}, {row['column']}: seeds {other['seed']} and {row['seed']} have other "
-                "settings, so they are no two seeds of one cell; report the benchmark file, or remove the older rows"
-            )
-
-
-def _but_for_the_seed(row: Row) -> Any:
-    try:  # with the options that were added since, at their defaults
-        exclude = besides(row["baseline"], row.get("weights"))
-        config = Config.model_validate(row["config"]).model_dump(mode="json", exclude=exclude)
-    except ValidationError:  # of a graphcl whose config has changed since
-        config = row["config"]
-    train = {key: value for key, value in config["train"].items() if key != "seed"}
-    return config | {"train": train, "run": None}
 
 
 def check_versions(rows: Sequence[Row]) -> None:
@@ -283,6 +275,8 @@ def markdown(report: Report) -> str:
             f"- {row['row']} on {row['data']}, seed {row['seed']}, {row['column']}: {_error(row)}" for row in failed
         ]
         parts.append("\n".join(["Failed:", "", *lines]))
+    if report.older:
+        parts.append(f"{report.older} rows of older settings were left out.")
     if report.missing:
         have = f"{len(report.rows)} of {report.missing + len(report.rows)} rows are there, the others were not run yet."
         parts.append(have if report.rows else "Not measured yet.")

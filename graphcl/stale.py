@@ -1,13 +1,18 @@
-"""What a row of results rests on: its split, and the files it depends on and whether they have changed since."""
+"""What a row of results rests on: its settings and split, the files it depends on, and whether these have changed."""
 
 from __future__ import annotations
 
 import ast
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from graphcl.benchmark import RULES
+from graphcl.benchmark_config import besides
+from graphcl.config import Config
 from graphcl.data.catalogue import DATASETS
 from graphcl.evaluate.baselines import BASELINES
 from graphcl.ledger import changes_since
@@ -113,3 +118,29 @@ def split_of(row: Row) -> str:
         "scaffold_rate": f"scaffold {ratios}, {rate}, {draws}",
     }
     return words.get(kind, kind)
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Of each cell of a results file, which rows are only ever added to, those with the settings of its newest row."""
+    last: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        if row.get("when", "") >= last.get(cell_of(row), row).get("when", ""):
+            last[cell_of(row)] = row
+    return [row for row in rows if settings_of(row) == settings_of(last[cell_of(row)])]
+
+
+def cell_of(row: Row) -> tuple[Any, ...]:
+    """Where a report has it, whatever its seed."""
+    return row["row"], row["encoder"], row["data"], row["column"]
+
+
+def settings_of(row: Row) -> Any:
+    """What its score depends on but for the seed, with the options that were added since at their defaults."""
+    weights = row.get("weights")
+    try:
+        exclude = besides(row["baseline"], weights)
+        config = Config.model_validate(row["config"]).model_dump(mode="json", exclude=exclude)
+    except ValidationError:  # of a graphcl whose config has changed since
+        config = row["config"]
+    train = {key: value for key, value in config["train"].items() if key != "seed"}
+    return row["protocol"], row["baseline"], weights, config | {"train": train, "run": None}

@@ -201,11 +201,43 @@ def test_seeds_of_one_cell_have_one_config_but_for_options_added_later(results):
     del older["evaluate"]["finetune"], older["data"]["smiles"]
     made = results([row("a", seed=0, config=older), row("a", seed=1)])
     assert made.entries("linear/clean", "accuracy")["a", "cora"].values.keys() == {0, 1}
-    older["encoder"]["hidden"] = 7
-    with pytest.raises(
-        ValueError, match=r"a on cora, linear/clean: seeds 0 and 1 have other settings.*remove the older"
-    ):
-        results([row("a", seed=0, config=older), row("a", seed=1)])
+
+
+def test_a_results_file_alone_is_reported_with_the_newest_settings_of_each_cell(results):
+    older = CONFIG | {"encoder": CONFIG["encoder"] | {"hidden": 7}}
+    rows = [
+        row("a", seed=0, when="2026-01-03", values=(0.9,)),  # the newest, though not the last
+        row("a", seed=0, when="2026-01-01", values=(0.1,), config=older),
+        row("a", seed=2, when="2026-01-02", values=(0.1,), config=older),
+        row("a", seed=1, when="2026-01-01", values=(0.7,)),
+        row("a", data="citeseer", when="2026-01-01", values=(0.3,), config=older),
+        row("p", when="2026-01-01", values=(0.1,), weights="p@1", baseline=None),
+        row("p", seed=1, when="2026-01-02", values=(0.2,), weights="p@2", baseline=None),
+    ]
+    text = markdown(made := results(rows))
+    entries = made.entries("linear/clean", "accuracy")
+    assert {place: entry.values for place, entry in entries.items()} == {
+        ("a", "cora"): {0: [0.9], 1: [0.7]},
+        ("a", "citeseer"): {0: [0.3]},
+        ("p", "cora"): {1: [0.2]},
+    }
+    assert "\n\n3 rows of older settings were left out." in text
+    assert "older settings" not in markdown(results(rows[:1])), "only where there are some"
+
+
+def test_a_results_file_without_rows_or_with_half_a_row_is_refused_in_words(tmp_path, results):
+    with pytest.raises(ValueError, match=r"study\.jsonl has no rows; `graphcl benchmark FILE\.yaml` writes them"):
+        results([])
+    half = row("a")
+    del half["row"], half["score"]
+    told = r"study\.jsonl: line 2 has no 'row', 'score', as a row of results has; take it out"
+    with pytest.raises(ValueError, match=told):
+        results([row("a"), half])
+    with pytest.raises(ValueError, match=told):
+        load_report("smoke", tmp_path / "study.jsonl")
+    failed = row("a", error={"class": "OSError", "message": "disk"})
+    del failed["score"]
+    assert results([failed]).rows, "a failed row has no score"
 
 
 def test_what_failed_is_listed(results):
