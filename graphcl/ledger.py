@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("augment", "graphcl", "configs", "benchmarks")  # what a result depends on
 KEY = {"hash", "protocol", "version"}
+PROBES = ("numpy", "scipy", "scikit-learn", "numba")  # what scores are computed with, where they are installed
 APPEND = 0  # byte of the lock file that is held while the results file, or the lock file itself, is written
 
 
@@ -158,6 +159,7 @@ def where() -> dict[str, Any]:
         "commit": commit(),
         "torch": torch.__version__,
         "pyg": version_of("torch-geometric"),
+        **{name: version_of(name) for name in PROBES},
         "python": platform.python_version(),
         "machine": processor(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
 
 from graphcl.benchmark_config import expand, fingerprint, load_benchmark
 from graphcl.read_config import load_config
@@ -96,6 +97,8 @@ def test_every_row_says_what_it_is_and_nothing_runs_twice(file, monkeypatch):
     for one in rows:
         assert "error" not in one, one
         assert {"commit", "torch", "machine", "threads", "seconds", "score_seconds", "peak_memory_mb"} <= one.keys()
+        assert [one["numpy"], one["scikit-learn"]] == [np.__version__, sklearn.__version__]
+        assert {"scipy", "numba"} <= one.keys()
         assert one["version"] == RULES[one["protocol"]].version
         assert load_config_of(one).train.seed == one["seed"]
         for score in (one["score"], one["untrained"]):
