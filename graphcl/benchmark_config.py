@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from graphcl.config import Config, ConfigError, DataConfig, Strict, TrainConfig, near
 from graphcl.data.catalogue import Entry, find
@@ -31,9 +39,16 @@ def _not_the_files_own(overrides: tuple[str, ...]) -> tuple[str, ...]:
     return overrides
 
 
-Overrides = Annotated[tuple[str, ...], AfterValidator(_not_the_files_own)]
+def _listed(value: Any) -> Any:
+    """A single word or number stands for a list of it alone."""
+    return [value] if type(value) in (str, int, float) else value
+
+
+Listed = BeforeValidator(_listed)
+Overrides = Annotated[tuple[str, ...], Listed, AfterValidator(_not_the_files_own)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[str, ...], Listed]
 # Of a config's data, what a protocol may change without another training: `split`, and these.
 UNTRAINED = "untrained"  # in place of the name of weights
 SOME_FAILED = 3  # exit code of a benchmark of which some rows have an error; a crash of Python itself has 1
@@ -108,18 +123,23 @@ class Scoring(Strict):
 class Limit(Strict):
     """Fewer seeds for some combinations: those that fit every list that is given. No seeds: they are left out."""
 
-    cells: tuple[str, ...] | None = None
-    data: tuple[str, ...] | None = None
-    encoders: tuple[str, ...] | None = None
-    protocols: tuple[str, ...] | None = None
-    seeds: tuple[Seed, ...]
+    cells: Names | None = None
+    data: Names | None = None
+    encoders: Names | None = None
+    protocols: Names | None = None
+    seeds: Annotated[tuple[Seed, ...], Listed]
 
 
-def _named(values: Any) -> Any:
-    """A plain word in a list stands for its name alone."""
-    if isinstance(values, (list, tuple)):
-        return [{"name": value} if isinstance(value, str) else value for value in values]
-    return values
+def _word_is(key: str) -> Any:
+    """A plain word in a list stands for a mapping of this key alone."""
+
+    def spelled_out(values: Any) -> Any:
+        values = _listed(values)
+        if isinstance(values, (list, tuple)):
+            return [{key: value} if isinstance(value, str) else value for value in values]
+        return values
+
+    return BeforeValidator(spelled_out)
 
 
 class Benchmark(Strict):
@@ -127,17 +147,14 @@ class Benchmark(Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     about: str = Field("", description="a sentence that stands over the report")
-    cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
-    data: Annotated[tuple[DataSet, ...], Field(min_length=1)]
+    cells: Annotated[tuple[Cell, ...], Field(min_length=1), _word_is("config")]
+    data: Annotated[tuple[DataSet, ...], Field(min_length=1), _word_is("name")]
     encoders: dict[str, Overrides] = Field({}, description="by name: overrides such as encoder.name=gin")
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    protocols: Annotated[tuple[Scoring, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), Listed] = (0,)
+    protocols: Annotated[tuple[Scoring, ...], Field(min_length=1), _word_is("name")]
     overrides: Overrides = Field((), description="for every cell; those of data, encoder and cell come after")
     limits: tuple[Limit, ...] = ()
     figure: Literal["points", "curves", "pairs", "strengths"] = "points"
-
-    _data_named = field_validator("data", mode="before")(_named)
-    _protocols_named = field_validator("protocols", mode="before")(_named)
 
     @model_validator(mode="after")
     def _names_fit(self) -> Benchmark:

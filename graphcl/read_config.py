@@ -177,7 +177,11 @@ def config_error(
     error: ValidationError, where: str, fields_at: Callable[[list[str]], list[str]] | None = None
 ) -> ConfigError:
     """The mistakes in readable words, one a line. fields_at: the keys known at a place; none: of a Config."""
-    return ConfigError("\n".join(_readable(item, where, fields_at or _fields_at) for item in error.errors()))
+    items = error.errors()
+    # What is wrong inside a list is not counted among its items: that there are too few is then no mistake of its own.
+    inside = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
+    told = [item for item in items if item["type"] != "too_short" or item["loc"] not in inside]
+    return ConfigError("\n".join(_readable(item, where, fields_at or _fields_at) for item in told))
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -219,6 +223,11 @@ def models(kind: str) -> dict[str, type[Strict]]:
     return {get_args(model.model_fields["name"].annotation)[0]: model for model in get_args(union)}
 
 
+_SHAPES = {"tuple_type": "a list: [one, two]"} | dict.fromkeys(
+    ("dict_type", "model_type", "model_attributes_type"), "keys with values: {key: value}"
+)
+
+
 def _readable(item: Any, where: str, fields_at: Callable[[list[str]], list[str]]) -> str:
     """One pydantic error as `file: place: what is wrong; the way out`."""
     loc = [str(part) for part in item["loc"]]
@@ -238,6 +247,8 @@ def _readable(item: Any, where: str, fields_at: Callable[[list[str]], list[str]]
     if item["type"] == "value_error":
         return f"{where}: {_place(loc)}{item['ctx']['error']}"
     message = item["msg"][0].lower() + item["msg"][1:]
+    if item["type"] in _SHAPES:
+        message = f"should be {_SHAPES[item['type']]}"
     return f"{where}: {_place(loc[:-1])}{loc[-1] if loc else 'config'}: {message}, got {item['input']!r:.80}"
 
 

@@ -67,6 +67,8 @@ def test_bad_overrides(override, match):
 def test_missing_keys_and_views():
     refused({"name": "x"}, "key 'data' is missing")
     refused({**GOOD, "views": []}, "method 'grace' takes 2 views, got 0")
+    refused({**GOOD, "views": "drop_nodes"}, r"views: should be a list: \[one, two\], got 'drop_nodes'$")
+    refused({**GOOD, "train": 5}, r"train: should be keys with values: \{key: value\}, got 5$")
     refused({**GOOD, "name": "../x"}, "name: string should match pattern")
 
 

@@ -43,11 +43,24 @@ from graphcl.ledger import Ledger
             r"may only choose the split \(data\.per_c",
         ),
         ({"cells": []}, r"cells: .* at least 1 item"),
+        ({"cells": {"config": "dgi"}}, r"small.yaml: cells: should be a list: \[one, two\], got \{'config': 'dgi'\}$"),
+        ({"cells": [5]}, r"^\S*small.yaml: cells: 0: should be keys with values: \{key: value\}, got 5$"),
+        ({"encoders": ["gin"]}, r"encoders: should be keys with values: \{key: value\}, got \['gin'\]"),
     ],
 )
 def test_mistakes_in_a_file_are_told(file, changes, message):
     with pytest.raises(ConfigError, match=message):
         load_benchmark(file(**changes))
+
+
+def test_a_single_word_or_number_is_a_list_of_it(file, graph):
+    words = {"cells": "dgi", "data": graph, "seeds": 5, "protocols": "knn/clean", "overrides": "train.epochs=2"}
+    words |= {"encoders": {"wide": "encoder.hidden=4"}, "limits": [{"cells": "dgi", "seeds": 5}]}
+    lists = {key: [value] for key, value in words.items() if key not in {"encoders", "limits", "cells"}}
+    lists |= {"encoders": {"wide": ["encoder.hidden=4"]}, "limits": [{"cells": ["dgi"], "seeds": [5]}]}
+    wanted = load_benchmark(file(**lists, cells=[{"config": "dgi"}]))
+    assert load_benchmark(file(**words)) == load_benchmark(file(**words | {"cells": ["dgi"]})) == wanted
+    assert [(job.row, job.seed) for job in expand(wanted)] == [("dgi", 5)]
 
 
 @pytest.mark.parametrize(
