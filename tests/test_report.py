@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 from typing import get_args
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from graphcl import report, stale
 from graphcl.benchmark import checked_jobs
 from graphcl.benchmark_config import load_benchmark
 from graphcl.config import DataConfig
-from graphcl.figures import draw_pairs, draw_report, draw_strengths, labels_of
+from graphcl.figures import draw_curves, draw_pairs, draw_report, draw_strengths, labels_of, panels_of
 from graphcl.read_config import load_config
 from graphcl.report import as_csv, filled, load_report, markdown, table, unmarked
 
@@ -351,19 +352,14 @@ def with_views(name, data, second, **changes):
 
 
 DROP = {"name": "drop_nodes", "rate": 0.2}
+D = with_views("d", "cora", DROP)
 HALF_RUN = {
-    "a view on one data set only": [
-        with_views("d", "cora", DROP),
-        with_views("s", "citeseer", {"name": "subgraph", "keep": 0.8}),
-    ],
+    "a view on one data set only": [D, with_views("s", "citeseer", {"name": "subgraph", "keep": 0.8})],
     "one row, one seed, one fold": [with_views("d", "cora", DROP, values=(0.5,), untrained=(0.4,))],
     "no untrained score": [with_views("d", "cora", DROP, untrained=None)],
-    "scratch alone on one data set": [
-        with_views("d", "cora", DROP),
-        row("supervised", "mutag", baseline="supervised", untrained=None),
-    ],
-    "views without a strength": [with_views("d", "cora", DROP), with_views("i", "cora", {"name": "identity"})],
-    "a method of one view": [with_views("d", "cora", DROP), row("dgi", config=CONFIG | {"views": [[DROP]]})],
+    "scratch alone on one data set": [D, row("supervised", "mutag", baseline="supervised", untrained=None)],
+    "views without a strength": [D, with_views("i", "cora", {"name": "identity"})],
+    "a method of one view": [D, row("dgi", config=CONFIG | {"views": [[DROP]]})],
 }
 
 
@@ -375,6 +371,18 @@ def test_what_is_there_of_a_study_half_run_is_drawn(results, tmp_path, figure, r
     files = draw_report(made, tmp_path / "figures")
     bare = figure in {"pairs", "strengths"} and rows is HALF_RUN["no untrained score"]
     assert len(files) == (0 if bare or figure == "curves" else 1)  # a public split has no label budget
+
+
+def test_rows_of_other_splits_are_not_drawn_as_one(results, tmp_path):
+    few = [D["config"] | {"data": CONFIG["data"] | {"split": "few", "per_class": labels}} for labels in (1, 5)]
+    rows = [D | {"config": few[0]}, row("supervised", baseline="supervised", config=few[1], untrained=None)]
+    made = results(rows)
+    entries = list(made.entries("linear/clean", "accuracy").values())
+    assert [beside for _, beside, _ in panels_of(entries)] == ["untrained"], "no gain over other training rows"
+    with patch("graphcl.figures.draw_curve") as drawn:
+        draw_curves(made, tmp_path)
+    points = drawn.call_args[0][0]
+    assert {name: line[0][0] for name, line in points.items()} == {"d": 1, "supervised": 5}
 
 
 def test_a_panel_has_rows_and_a_view_one_colour(results):
