@@ -1,6 +1,5 @@
 """What a benchmark file stands for, and keys that stay."""
 
-import os
 import subprocess
 import sys
 
@@ -18,7 +17,6 @@ from torch_geometric.data import Data
 
 from graphcl.benchmark import checked_jobs
 from graphcl.data.store import GraphStore
-from graphcl.ledger import Ledger
 
 # --- the file ---------------------------------------------------------------------------------------------------------
 
@@ -250,20 +248,6 @@ def test_encoders_cross_with_methods_alone(file):
     assert sorted(jobs[:2]) == [("dgi", "gin"), ("dgi", "narrow")]
     assert jobs[2:] == [("raw", None)]
     assert not [row for row in run(path) if "error" in row]
-
-
-def test_a_row_that_does_not_fit_on_the_disk_is_told_and_cut_off(tmp_path, monkeypatch):
-    ledger = Ledger(tmp_path / "rows.jsonl")
-    row = {"hash": "a", "protocol": "p", "version": 1}
-    ledger.append(row)
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:10]))
-    with pytest.raises(OSError, match=r"could not be written whole; make room and run it again: .*rows\.jsonl"):
-        ledger.append(row)
-    monkeypatch.setattr(os, "write", write)
-    assert ledger.rows() == [row]
-    ledger.append(row)
-    assert ledger.rows() == [row, row]
 
 
 # --- the sweep --------------------------------------------------------------------------------------------------------
