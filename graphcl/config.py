@@ -96,6 +96,7 @@ class FineTuneConfig(Strict):
     dropout: Rate | None = Field(None, description="of the encoder while it is fine-tuned; none: its own")
     precision: Literal["32", "bf16-mixed"] = "32"
     precise_norm: bool = Field(False, description="batch norm's statistics anew over the train rows at each scoring")
+    head: Literal["linear", "mlp"] = Field("linear", description="mlp: batch norm and a hidden layer, as in GraphCL's")
 
 
 class EvaluateConfig(Strict):

@@ -72,6 +72,7 @@ class ResGCN(Strict):
     name: Literal["resgcn"]
     hidden: PositiveInt = 128
     layers: PositiveInt = 3
+    degrees: PositiveInt | None = Field(None, description="degrees beside the features, one-hot up to this one")
 
 
 class MoleculeGIN(Strict):

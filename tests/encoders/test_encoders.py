@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torch_geometric.nn as pyg
 from device_guards import device_clean, to_meta
 from graphs import batch_of, odd_batches, path, ring
@@ -259,6 +260,22 @@ def test_resgcn_is_bn_linear_relu_then_bn_conv_relu(odd):
     for block in encoder.layers:
         h = copied(pyg.GCNConv(8, 8), block.conv)(bn(h), data.edge_index).relu()
     torch.testing.assert_close(encoder(data), h)
+
+
+@pytest.mark.parametrize("odd", ["ordinary", "isolated nodes", "self-loops", "no edges"])
+def test_resgcn_with_degrees_is_one_whose_features_have_them(odd):
+    data = fit_for("resgcn", ODD[odd])
+    encoder, wider = small("resgcn", degrees=2).double(), small("resgcn", in_dim=3 + 4).double()
+    wider.load_state_dict({**encoder.state_dict(), "token": wider.token})
+    degree = torch.bincount(data.edge_index[1], minlength=data.num_nodes)
+    with_degrees = data.clone()
+    with_degrees.x = torch.cat([data.x, degree[:, None], F.one_hot(degree.clamp(max=2), 3)], dim=1)
+    torch.testing.assert_close(encoder(data), wider(with_degrees))
+    weighted = data.clone()
+    weighted.edge_weight = torch.ones(data.num_edges, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(encoder(weighted), encoder(data))
+    with pytest.raises(ValueError, match="degrees must be at least 1, got 0; None leaves them out"):
+        ResGCN(3, degrees=0)
 
 
 def test_graphcl_gin_is_96_wide_and_pools_every_layer():

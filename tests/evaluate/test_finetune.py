@@ -303,6 +303,35 @@ def test_learning_rates_fall_from_the_head_down():
     assert [group["lr"] for group in _groups(model, Settings(lr=1.0, freeze=True))] == [1.0]
 
 
+@both
+def test_the_head_of_semi_supervised_graphcl_is_bn_linear_relu_bn_linear(kind):
+    encoder, readout, source, n = either(kind)
+    model = Model(encoder, readout, 3, head="mlp").double().train()
+    data = source if kind == "nodes" else source.batch(torch.arange(n))
+    data.x = data.x.double()
+    torch.manual_seed(0)  # of the encoder's dropout
+    h = model.embed(data).double()
+    first, last = model.head[1], model.head[4]
+
+    def normed(h):  # new batch norms have weight 1 and bias 0
+        return (h - h.mean(0)) / (h.var(0, unbiased=False) + 1e-5).sqrt()
+
+    want = normed((normed(h) @ first.weight.T + first.bias).relu()) @ last.weight.T + last.bias
+    torch.testing.assert_close(model.head(h), want)
+    assert first.weight.shape == (encoder.out_dim, encoder.out_dim)
+
+
+@both
+def test_a_head_with_batch_norm_learns_frozen_or_not_and_bears_a_batch_of_one(kind):
+    encoder, readout, source, n = either(kind, noise=0.1)
+    split = thirds(n)
+    one_left = Split(split.train[:17], split.val, split.test)  # 16 + 1 graphs
+    for freeze in (False, True):
+        found = finetune(encoder, readout, source, split, **FAST | {"epochs": 40, "head": "mlp", "freeze": freeze})
+        assert found.last.mean > (0.5 if freeze else 0.9)
+        assert finetune(encoder, readout, source, one_left, **FAST | {"head": "mlp", "freeze": freeze}).last.valid
+
+
 def test_patience_stops_early_and_changes_nothing_before():
     encoder, readout, source, n = either("graphs", noise=1.5)
     split = thirds(n)
@@ -422,6 +451,7 @@ def test_mistakes_are_told():
         ({"patience": 0}, "patience must be at least 1 epoch, got 0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1\.0"),
         ({"precision": "16"}, "precision must be '32' or 'bf16-mixed', got '16'"),
+        ({"head": "deep"}, "head must be 'linear' or 'mlp', got 'deep'"),
     ):
         with pytest.raises(ValueError, match=said):
             finetune(encoder, readout, source, thirds(n), **settings)
