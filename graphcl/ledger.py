@@ -172,20 +172,13 @@ def commit() -> str | None:
     if not (ROOT / ".git").exists():
         return None
     try:
-        changed = _git("status", "--porcelain", "--", *CODE)
-        return _git("rev-parse", "--short=10", "HEAD") + "+" * bool(changed)
+        changed = git("status", "--porcelain", "--", *CODE)
+        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(changed)
     except (OSError, subprocess.SubprocessError):  # no git, or not ours to read
         return None
 
 
-def changes_since(commit: str, files: tuple[str, ...]) -> list[str] | None:
-    """Short commits that touched the files after `commit`; None where that cannot be told."""
-    try:
-        return _git("log", "--format=%h", f"{commit.removesuffix('+')}..HEAD", "--", *files).split()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*arguments: str) -> str:
+def git(*arguments: str) -> str:
+    """What git says of graphcl's own checkout."""
     ask = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]
     return subprocess.run(ask, capture_output=True, text=True, timeout=30, check=True).stdout.strip()

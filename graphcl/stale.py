@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from graphcl.benchmark import RULES
 from graphcl.benchmark_config import besides
+from graphcl.changes import changes_since
 from graphcl.config import Config
 from graphcl.data.catalogue import DATASETS
 from graphcl.evaluate.baselines import BASELINES
-from graphcl.ledger import changes_since
 
 Row = dict[str, Any]
 READERS = {  # of a data set's kind
@@ -93,7 +93,8 @@ def changed(commit: str | None, files: tuple[str, ...]) -> str | None:
     if later is None:
         return f"commit {commit} is not known here"
     if later:
-        return f"made at {commit}, and files that it depends on have changed since (`git log {commit}..`)"
+        shown = ", ".join(f"`{path}`" for path in later[:3]) + f" and {len(later) - 3} more" * (len(later) > 3)
+        return f"made at {commit}, and what it depends on computes otherwise since: {shown}"
     return f"made with uncommitted changes of {commit.removesuffix('+')}" if commit.endswith("+") else None
 
 

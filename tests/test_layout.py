@@ -41,6 +41,7 @@ ORDER = [
     "graphcl.estimator_predictors",
     "graphcl.pictures",
     "graphcl.ledger",
+    "graphcl.changes",
     "graphcl.benchmark_config",
     "graphcl.benchmark",
     "graphcl.benchmark_run",

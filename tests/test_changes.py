@@ -1,0 +1,83 @@
+"""A file counts as changed when it computes something else."""
+
+import ast
+import subprocess
+
+import pytest
+
+from graphcl import changes, ledger
+
+OLD = '''
+"""A module."""
+import warnings
+
+def scale(x, by=2.0):
+    """Twice."""
+    if by <= 0:
+        raise ValueError("bad")
+    return x * by  # a comment
+'''
+SAME = {
+    "words": OLD.replace("A module.", "Of numbers.").replace('"""Twice."""', '"""By a factor."""'),
+    "comments": OLD.replace("# a comment", ""),
+    "layout": OLD.replace("x * by", "(x\n        * by)"),
+    "message": OLD.replace('"bad"', 'f"by must be > 0, got {by}"'),
+    "a check": OLD.replace("    return", "    if x is None:\n        given = 'None'\n        raise TypeError(given)\n    return"),
+    "a check less": OLD.replace('    if by <= 0:\n        raise ValueError("bad")\n', ""),
+    "a warning": OLD.replace("    return", "    if by > 100:\n        warnings.warn('large', stacklevel=2)\n    return"),
+}
+OTHER = {
+    "a default": OLD.replace("2.0", "3.0"),
+    "an operation": OLD.replace("x * by", "x + by"),
+    "a branch": OLD.replace("    return", "    if by > 100:\n        by = 100\n    return"),
+    "otherwise": OLD.replace('raise ValueError("bad")', 'raise ValueError("bad")\n    else:\n        x = x + 1'),
+    "a way out": OLD.replace("<= 0:", "<= 0:\n        if x is None:\n            return 0"),
+    "a name in a test": OLD.replace("by <= 0", "(by := by - 1) <= 0"),
+}
+
+
+def tree(text):
+    return ast.dump(changes.Plain().visit(ast.parse(text)))
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_words_and_checks_do_not_count(kind):
+    assert SAME[kind] != OLD and tree(SAME[kind]) == tree(OLD)
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_what_is_computed_counts(kind):
+    assert OTHER[kind] != OLD and tree(OTHER[kind]) != tree(OLD)
+
+
+def test_files_are_compared_as_git_has_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "ROOT", tmp_path)
+    changes.computes.cache_clear()
+
+    def git(*arguments):
+        name = "-c", "user.name=x", "-c", "user.email=x@x"
+        subprocess.run(["git", *name, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-q")
+    (tmp_path / "views").mkdir()
+    for name in ("words.py", "other.py", "gone.py", "views/one.py", "asks.yaml"):
+        (tmp_path / name).write_text(OLD)
+    git("add", ".")
+    git("commit", "-qm", "one")
+    first = ledger.git("rev-parse", "HEAD")
+    (tmp_path / "words.py").write_text(SAME["words"])
+    (tmp_path / "other.py").write_text(OTHER["a default"])
+    (tmp_path / "gone.py").unlink()
+    (tmp_path / "views/one.py").write_text(OTHER["a branch"])
+    (tmp_path / "views/new.py").write_text(OLD)
+    (tmp_path / "asks.yaml").write_text("# other words")
+    git("add", ".")
+    git("commit", "-qm", "two")
+    every = ("words.py", "other.py", "gone.py", "views", "asks.yaml")
+    assert changes.changes_since(first, every) == ["asks.yaml", "gone.py", "other.py", "views/one.py"]
+    assert changes.changes_since(first + "+", ("words.py",)) == []
+    assert changes.changes_since(ledger.git("rev-parse", "HEAD"), every) == []
+    (tmp_path / "other.py").write_text(OLD)
+    git("commit", "-qam", "three")
+    assert changes.changes_since(first, ("other.py",)) == [], "changed and changed back"
+    assert changes.changes_since("abc1234", every) is None
