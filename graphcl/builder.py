@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,17 @@ def prepare(config: Config, data: Data | GraphStore | Sequence[Data] | None) -> 
         check_graph(data)
     else:
         data = GraphStore.from_graphs(data)
+    if (
+        data.x is not None
+        and data.num_features
+        and config.data.features in ("ones", "degree", "onehot_degree")
+        and not torch.equal(data.x.float(), with_features(data, config.data.features).x.float())  # not yet replaced
+    ):
+        warnings.warn(
+            f"data.features={config.data.features} replaces the {data.num_features} features of the nodes; "
+            "data.features=given trains on them",
+            stacklevel=3,
+        )
     data = with_features(data, config.data.features)
     return normalize(data) if config.data.normalize else data
 

@@ -39,6 +39,10 @@ def computes(blob: str) -> str:
 class Plain(ast.NodeTransformer):
     """Takes docstrings, warnings and checks away."""
 
+    def visit_Import(self, node: ast.Import) -> ast.Import | None:
+        """No `import warnings`: what it is for is gone."""
+        return None if [name.name for name in node.names] == ["warnings"] else node
+
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         """No string that stands alone, no `warnings.warn(...)`."""
         call = node.value
@@ -56,4 +60,3 @@ class Plain(ast.NodeTransformer):
             return None
         self.generic_visit(node)
         return node if node.body else None
-

@@ -22,9 +22,14 @@ SAME = {
     "comments": OLD.replace("# a comment", ""),
     "layout": OLD.replace("x * by", "(x\n        * by)"),
     "message": OLD.replace('"bad"', 'f"by must be > 0, got {by}"'),
-    "a check": OLD.replace("    return", "    if x is None:\n        given = 'None'\n        raise TypeError(given)\n    return"),
+    "a check": OLD.replace(
+        "    return", "    if x is None:\n        given = 'None'\n        raise TypeError(given)\n    return"
+    ),
     "a check less": OLD.replace('    if by <= 0:\n        raise ValueError("bad")\n', ""),
-    "a warning": OLD.replace("    return", "    if by > 100:\n        warnings.warn('large', stacklevel=2)\n    return"),
+    "an import": OLD.replace("import warnings", ""),
+    "a warning": OLD.replace(
+        "    return", "    if by > 100:\n        warnings.warn('large', stacklevel=2)\n    return"
+    ),
 }
 OTHER = {
     "a default": OLD.replace("2.0", "3.0"),

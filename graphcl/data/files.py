@@ -28,10 +28,12 @@ def from_networkx(graphs: Iterable[nx.Graph], y: Any = None, name: str = "networ
     """Store of NetworkX graphs; undirected edges go in both directions.
 
     Numeric node attributes, in alphabetical order, are the features, numeric edge attributes edge_attr; text is left
-    out with a warning.  y: [B] or [B, T]; without it the graphs' own attribute `y` (`graph.graph["y"]`) is taken.
+    out with a warning, and so is a node attribute `y`, which would be a label.
+    y: [B] or [B, T]; without it the graphs' own attribute `y` (`graph.graph["y"]`) is taken.
     """
     listed = list(graphs)
     datas = [_graph_data(graph, f"{name}: graph {i}") for i, graph in enumerate(listed)]
+    _tell_of_labels(listed, [f"{name}: graph {i}" for i in range(len(listed))])
     if y is None and any("y" in graph.graph for graph in listed):
         y = _targets([str(graph.graph.get("y", "")) for graph in listed], name)
     store = GraphStore.from_graphs(datas, name)
@@ -51,6 +53,7 @@ def read_graphml_folder(folder: Path) -> GraphStore:
     paths = sorted(folder.glob("*.graphml"))
     graphs = [_graphml(path) for path in paths]
     datas = [_graph_data(graph, str(path)) for graph, path in zip(graphs, paths, strict=True)]
+    _tell_of_labels(graphs, [str(path) for path in paths])
     store = GraphStore.from_graphs(datas, str(folder))
     store.names = [path.stem for path in paths]
     if (folder / "labels.csv").is_file():
@@ -178,7 +181,7 @@ def _graphml(path: Path) -> nx.Graph:
 
 
 def _graph_data(graph: nx.Graph, where: str) -> Data:
-    """x, edge_index and edge_attr of a NetworkX graph."""
+    """x, edge_index and edge_attr of a NetworkX graph. The node attribute `y` is a label and no feature."""
     if not isinstance(graph, nx.Graph):
         raise ValueError(f"{where} is a {type(graph).__name__}; a networkx graph is needed")
     place = {node: i for i, node in enumerate(graph.nodes)}
@@ -189,8 +192,23 @@ def _graph_data(graph: nx.Graph, where: str) -> Data:
         both = ends[0] != ends[1]
         ends = np.concatenate([ends, ends[::-1, both]], axis=1)
         attr = None if attr is None else np.concatenate([attr, attr[both]])
-    x = _attributes([graph.nodes[node] for node in place], [f"node {node!r}" for node in place], where)
+    rows = [{key: value for key, value in values.items() if key != "y"} for _, values in graph.nodes(data=True)]
+    x = _attributes(rows, [f"node {node!r}" for node in place], where)
     return _node_data(ends, len(place), x, attr, where)
+
+
+def _tell_of_labels(graphs: Sequence[nx.Graph], places: Sequence[str]) -> None:
+    having = [
+        place
+        for graph, place in zip(graphs, places, strict=True)
+        if any("y" in values for _, values in graph.nodes(data=True))
+    ]
+    if having:
+        warnings.warn(
+            f"{having[0]}: the node attribute y is taken for a label and left out of the features (in {len(having)} "
+            "graphs); rename it if it is a feature. The label of a whole graph is the graph's own attribute y",
+            stacklevel=3,
+        )
 
 
 def _attributes(rows: Sequence[dict[str, Any]], owners: Sequence[str], where: str) -> np.ndarray | None:

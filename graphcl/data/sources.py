@@ -95,6 +95,12 @@ def load_data(
         source = ogb_store(found.name)
     else:
         source = _read_named(found)
+    if isinstance(found, Path) and features in ("ones", "degree", "onehot_degree") and source.num_features:
+        warnings.warn(
+            f"{name}: data.features={features} replaces the {source.num_features} features of its nodes; "
+            "data.features=given trains on them",
+            stacklevel=2,
+        )
     source = with_features(source, features)
     return _normalize(source) if normalize else source
 

@@ -134,6 +134,8 @@ def share_of(train: Tensor, y: Tensor, rate: float, seed: int) -> Tensor:
     """
     if not 0 < rate <= 1:
         raise ValueError(f"rate must be in (0, 1], got {rate!r}; 0.01 and 0.1 are usual")
+    if not isinstance(y, Tensor):
+        raise TypeError(f"labels must be a tensor [N], got {type(y).__name__}; use torch.as_tensor(labels)")
     y = y.cpu()
     order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))]
     order = order[_labelled(y)[order]]
@@ -215,6 +217,8 @@ def _labelled(y: Tensor) -> Tensor:
 
 
 def _classes(y: Tensor, kind: str) -> Tensor:
+    if not isinstance(y, Tensor):
+        raise TypeError(f"labels must be a tensor [N], got {type(y).__name__}; use torch.as_tensor(labels)")
     if y.dim() != 1 or y.is_floating_point():
         raise ValueError(
             f"data.split={kind} needs one class a row (integers [N]), got {y.dtype} {tuple(y.shape)}; "

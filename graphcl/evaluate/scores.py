@@ -140,6 +140,11 @@ def listed(split: Any) -> list[Any]:
     splits = [split] if hasattr(split, "train") else list(split)
     if not splits:
         raise ValueError("no split given; make one with graphcl.data.splits, such as make_splits(data, 'random')")
+    if not all(hasattr(one, "train") for one in splits):
+        raise ValueError(
+            f"a split is graphcl.Split(train, val, test) or a list of them, got a {type(split).__name__} of "
+            f"{type(splits[0]).__name__}; use graphcl.Split(*parts) for three tensors of row numbers"
+        )
     return splits
 
 

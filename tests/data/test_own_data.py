@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import networkx as nx
@@ -7,6 +8,7 @@ import torch
 from test_sources import equal
 from torch_geometric.data import Data
 
+from graphcl import build, load_config
 from graphcl.data.features import normalize, with_features
 from graphcl.data.files import from_networkx
 from graphcl.data.sources import load_data
@@ -42,11 +44,12 @@ def test_networkx(directed):
     graphs = [drawn(n, n, directed) for n in (1, 4, 7)]
     graphs[1].add_edge(2, 2, w=4.0)
     graphs[0].add_edge(0, 0, w=0.0)
-    store = from_networkx(graphs, y=[1, 0, -1])
+    with pytest.warns(UserWarning, match=r"graph 0: the node attribute y .* left out of the features \(in 3 graphs\)"):
+        store = from_networkx(graphs, y=[1, 0, -1])
     assert store.y.tolist() == [1, 0, -1]
     for data, graph in zip(store, graphs, strict=True):
         same_as_networkx(data, graph)
-        assert data.x.tolist() == [[node * 2, node, node % 3] for node in graph.nodes]  # a, b, y
+        assert data.x.tolist() == [[node * 2, node] for node in graph.nodes]  # a, b
 
 
 def test_networkx_labels_of_the_graphs():
@@ -94,6 +97,8 @@ def test_repeated_edges_are_merged_aloud():
 def test_a_folder_of_graphml(tmp_path):
     graphs = {"b": drawn(4, 1), "a": drawn(5, 2, directed=True), "c": drawn(3, 3)}
     for name, graph in graphs.items():
+        for node in graph:
+            del graph.nodes[node]["y"]
         graph.graph["y"] = len(name)
         nx.write_graphml(graph, tmp_path / f"{name}.graphml")
     store = load_data(tmp_path)
@@ -105,6 +110,37 @@ def test_a_folder_of_graphml(tmp_path):
     (tmp_path / "labels.csv").write_text("file,label\nz,spam\n")
     with pytest.raises(ValueError, match=r"labels\.csv: line 2: 'z' is not in the data"):
         load_data(tmp_path)
+
+
+def test_a_label_of_the_nodes_never_becomes_a_feature(tmp_path):
+    graph = nx.path_graph(3)
+    for node in graph:
+        graph.nodes[node].update(a=float(node), y=node % 2)
+    with pytest.warns(UserWarning, match="graph 0: the node attribute y is taken for a label and left out"):
+        store = from_networkx([graph])
+    assert store.x.tolist() == [[0.0], [1.0], [2.0]]
+    nx.write_graphml(graph, tmp_path / "one.graphml")
+    with pytest.warns(UserWarning, match="one.graphml: the node attribute y is taken for a label"):
+        assert load_data(tmp_path).x.tolist() == [[0.0], [1.0], [2.0]]
+
+
+def test_features_that_the_config_replaces_are_told(tmp_path):
+    graph = nx.path_graph(3)
+    nx.set_node_attributes(graph, {0: 1.5, 1: 2.5, 2: 3.5}, "a")
+    for name in ("one", "two"):
+        nx.write_graphml(graph, tmp_path / f"{name}.graphml")
+    with pytest.warns(
+        UserWarning, match="data.features=ones replaces the 1 features of its nodes; data.features=given"
+    ):
+        store = load_data(tmp_path, features="ones")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_data(tmp_path).x.tolist() == [[1.5], [2.5], [3.5]] * 2
+        build(load_config("graphcl"), store)  # which has ones already
+    with pytest.warns(
+        UserWarning, match="data.features=ones replaces the 1 features of the nodes; data.features=given"
+    ):
+        build(load_config("graphcl"), load_data(tmp_path))
 
 
 def test_one_graphml_is_one_graph(tmp_path):

@@ -85,6 +85,20 @@ def test_few_takes_so_many_of_each_class(n):
             assert len(torch.cat(list(split))) == int((y >= 0).sum())
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda y: few_split(y, 1, 0),
+        lambda y: kfold_split(y, 3, 0),
+        lambda y: rate_split(y, 0.5, 3, 0),
+        lambda y: share_of(torch.arange(9), y, 0.5, 0),
+    ],
+)
+def test_labels_that_are_no_tensor_are_told_the_way(make):
+    with pytest.raises(TypeError, match=r"labels must be a tensor \[N\], got ndarray; use torch.as_tensor\(labels\)"):
+        make((torch.arange(9) % 3).numpy())
+
+
 def test_few_mistakes():
     y = torch.tensor([0] * 10 + [2] * 3)
     with pytest.raises(

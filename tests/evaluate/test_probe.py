@@ -297,6 +297,8 @@ def test_splits_that_do_not_fit_are_refused(probe):
         probe(z, y, Split(train, val, torch.cat([test, train[2:3]])))
     with pytest.raises(ValueError, match=r"train must be row numbers \[n\], got torch.bool \(30,\); of a mask use"):
         probe(z, y, Split(torch.ones(30, dtype=torch.bool), val, test))
+    with pytest.raises(ValueError, match=r"got a tuple of Tensor; use graphcl\.Split"):
+        linear_probe(torch.randn(9, 2), torch.arange(9) % 2, tuple(torch.arange(9).split(3)))
     with pytest.raises(ValueError, match="no split given"):
         probe(z, y, [])
 
