@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from graphcl.benchmark_config import Benchmark
 
 Results = Annotated[
-    Path | None, typer.Option("--results", help="file of the rows, one JSON line each; none: results/<name>.jsonl")
+    Path | None, typer.Option("--results", help="file of the rows, one JSON line each; default: results/<name>.jsonl")
 ]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, help="processes at once; none: by cores and free memory")
+    int | None, typer.Option("--jobs", "-j", min=1, help="processes at once; default: by cores and free memory")
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="run again what failed, as it is")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
@@ -51,7 +51,7 @@ def sweep(
     strengths: Annotated[bool, typer.Option("--strengths", help="four views in five strengths")] = False,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many, from 0 on")] = 3,
     protocol: Annotated[
-        str | None, typer.Option("--protocol", help="how the embeddings are scored; none: by a linear probe")
+        str | None, typer.Option("--protocol", help="how the embeddings are scored; default: by a linear probe")
     ] = None,
     folder: Annotated[Path, typer.Option("--folder", help="where the benchmark file and its rows go")] = Path(
         "results"

@@ -42,7 +42,7 @@ def pretrained(
 def export(
     run_folder: Annotated[Path, typer.Argument(help="folder of a finished run", show_default=False)],
     output: Output,
-    about: Annotated[str | None, typer.Option(help="what the card says first; none: encoder, method, data")] = None,
+    about: Annotated[str | None, typer.Option(help="what the card says first; default: encoder, method, data")] = None,
     full: Annotated[bool, typer.Option("--full", help="float32 weights, twice the size")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -72,7 +72,7 @@ def convert(
     weights: Annotated[Path, typer.Argument(help="a .pth file of the pretrain-gnns family", show_default=False)],
     output: Output,
     gnn: Annotated[str, typer.Option(help="gin, gcn or graphsage")] = "gin",
-    about: Annotated[str | None, typer.Option(help="what the card says of the weights; none: their file")] = None,
+    about: Annotated[str | None, typer.Option(help="what the card says of the weights; default: their file")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a public state dict of the molecule benchmark (5 layers of 300) into a folder of graphcl."""

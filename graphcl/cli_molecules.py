@@ -27,11 +27,11 @@ Model = Annotated[
     str,
     typer.Argument(help="a shipped name (graphcl pretrained), or a folder of pretrain or export", show_default=False),
 ]
-Smiles = Annotated[str | None, typer.Option("--smiles", help="column of the SMILES; none: smiles")]
-Ids = Annotated[str | None, typer.Option("--id", help="column that names the rows; none: row numbers")]
+Smiles = Annotated[str | None, typer.Option("--smiles", help="column of the SMILES; default: smiles")]
+Ids = Annotated[str | None, typer.Option("--id", help="column that names the rows; default: row numbers")]
 Precision = Annotated[str, typer.Option("--precision", help="32, or for the encoder bf16-mixed")]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first row that is no molecule")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; none: all that there are")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all that there are")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 Molecules = Annotated[
     Path,
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
 
 def finetune(
     model: Annotated[
-        str, typer.Argument(help="as for embed; none: from scratch, a GIN of 5 layers of 300", show_default=False)
+        str, typer.Argument(help="a shipped name (graphcl pretrained), a folder of pretrain or export, or the word none: from scratch, a GIN of 5 layers of 300", show_default=False)
     ],
     assay: Annotated[
         str,
@@ -64,24 +64,24 @@ def finetune(
         ),
     ],
     target: Annotated[
-        list[str] | None, typer.Option("--target", help="column to learn; may be repeated; of OGB's sets none: all")
+        list[str] | None, typer.Option("--target", help="column to learn; may be repeated; default: all, of OGB's sets")
     ] = None,
     smiles: Smiles = None,
     ids: Ids = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="folder to write; none: runs/finetune-NAME")
+        Path | None, typer.Option("--output", "-o", help="folder to write; default: runs/finetune-NAME")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier model in the folder")] = False,
     split: Annotated[
         str | None,
         typer.Option(
-            "--split", help="scaffold, random_scaffold or random, 80/10/10; none: scaffold, of OGB's sets its own"
+            "--split", help="scaffold, random_scaffold or random, 80/10/10; default: scaffold, of OGB's sets its own"
         ),
     ] = None,
     split_seed: Annotated[int, typer.Option("--split-seed", min=0, help="of the random splits")] = 0,
     metric: Annotated[
         str | None,
-        typer.Option("--metric", help="roc_auc, prc_auc, accuracy, rmse, mae; none: by the values, or OGB's"),
+        typer.Option("--metric", help="roc_auc, prc_auc, accuracy, rmse, mae; default: by the values, or OGB's"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="trainings, and members of the ensemble")] = 3,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 100,
@@ -206,7 +206,7 @@ def predict(
 def embed(
     model: Model,
     molecules: Annotated[
-        Path | None, typer.Argument(help="molecule file, of any length; none: --data, or the run's own data")
+        Path | None, typer.Argument(help="molecule file, of any length; default: --data, or the run's own data")
     ] = None,
     *,
     output: Annotated[
