@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphcl.by_target import check_counts, counts, said, scores_by_target, table_of_targets
 from graphcl.checkpoint import make_folder, write_whole
 from graphcl.config import near
 from graphcl.data.catalogue import DATASETS
@@ -28,8 +30,8 @@ from graphcl.evaluate.baselines import ecfp_of_store
 from graphcl.evaluate.finetune import Settings
 from graphcl.evaluate.probe import linear_probe
 from graphcl.evaluate.ridge import ridge
-from graphcl.evaluate.scores import METRICS, NAMES, PLAIN, Scores
-from graphcl.evaluate.tasks import Judged
+from graphcl.evaluate.scores import METRICS, NAMES, PLAIN, RANKED, Scores
+from graphcl.evaluate.tasks import VALUE_METRICS, Judged
 from graphcl.hub import Pretrained, PretrainedConfig
 from graphcl.molecule_tables import TableWriter
 from graphcl.predictor import Ensembled, Predictor, train_predictor
@@ -42,6 +44,7 @@ FILES = {
     *("predictions.csv", "rejected.csv"),
 }
 RULES = {"last": "paper: last epoch", "clean": "clean: best epoch on validation"}
+STOPPED = "last epoch before --patience stopped it"
 HEADS = NAMES | {"ogb_rocauc": "OGB ROC-AUC", "ogb_ap": "OGB AP", "ogb_rmse": "OGB RMSE"}  # ogb_: by OGB's Evaluator
 
 
@@ -87,8 +90,9 @@ def read_assay(
             f"targets must be different columns of {path}, at least one (--target NAME), got "
             f"{', '.join(targets) or 'none'}"
         )
+    columns = ["id", "smiles", "split", *value_columns(targets), "reason", *targets]
     for name in targets:
-        if name in ("id", "smiles", "split", "similarity"):
+        if columns.count(name) > 1:
             raise ValueError(
                 f"{path}: target {name!r} is the name of a column of predictions.csv; rename it in the file"
             )
@@ -204,9 +208,13 @@ def tune(
         fitting = "roc_auc, prc_auc or accuracy" if assay.kind == "classification" else "rmse or mae"
         raise ValueError(f"{assay.path}: metric {metric!r} is not for a {assay.kind}; use {fitting}")
     parts = split_assay(assay, how, split_seed)
+    assert assay.store.y is not None
+    labels = counts(assay.store.y, assay.targets, parts, classes=assay.kind == "classification")
+    check_counts(labels, metric, str(assay.path))
     beside = [baseline(assay, parts, metric)] if baselines else []  # first: what can fail must not fail at the end
     rows: list[dict[str, Any]] = []
     best: dict[str, list[int]] = {}
+    by_target: dict[str, Any] = {}
     kept: Predictor | None = None
     for name, start in starts.items():
         told = None if tell is None else (lambda seed, epoch, judged, name=name: tell(name, seed, epoch, judged))
@@ -223,7 +231,12 @@ def tune(
         )
         kept = kept or predictor
         best[name] = found.epochs
-        rows += rows_of(name, found, metric, assay.ogb if scored_by_ogb(assay) else None)
+        scored = rows_of(name, found, metric, assay.ogb if scored_by_ogb(assay) else None)
+        if settings.patience is not None:
+            scored[0]["rule"] = STOPPED
+        rows += scored
+        measures = [metric, *(other for other in alike(metric) if other != metric)]
+        by_target[name] = scores_by_target(assay.store.y, assay.targets, parts.test, found.tested["clean"], measures)
     assert kept is not None
     report = {
         "assay": assay.path.name,
@@ -237,6 +250,8 @@ def tune(
         "metric": metric,
         "ogb": None if assay.ogb is None else about_ogb(assay, assay.ogb),
         "scores": rows + beside,
+        "counts": labels,
+        "by_target": by_target,
         "seeds": list(seeds),
         "settings": settings._asdict(),
         "best_epochs": best,
@@ -277,16 +292,21 @@ def about_ogb(assay: Assay, ogb: OgbMolecules) -> dict[str, Any]:
 def baseline(assay: Assay, split: Split, metric: str) -> dict[str, Any]:
     """ECFP4 in 2048 bits under logistic regression or ridge regression, whose strength is chosen on validation."""
     assert assay.store.y is not None
-    x = ecfp_of_store(assay.store)
-    if assay.kind == "classification":
-        return row_of(
-            "ECFP4 + logistic regression",
-            "clean: strength chosen on validation",
-            linear_probe(x, assay.store.y, split, metric=metric),
-        )
-    found = ridge(x, assay.store.y, split, metric=metric)
-    row = row_of("ECFP4 + ridge regression", "clean: strength chosen on validation", found)
+    x, rule = ecfp_of_store(assay.store), "clean: strength chosen on validation"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of targets left out, which fine-tuning tells by their names
+        if assay.kind == "classification":
+            # Each metric chooses its own strength.
+            found = {name: linear_probe(x, assay.store.y, split, metric=name).values for name in alike(metric)}
+            scores = {name: list(values) for name, values in found.items()}
+            return {"model": "ECFP4 + logistic regression", "rule": rule, "scores": scores}
+        row = row_of("ECFP4 + ridge regression", rule, ridge(x, assay.store.y, split, metric=metric))
     return row | {"scores": {key: values for key, values in row["scores"].items() if key in ("rmse", "mae")}}
+
+
+def alike(metric: str) -> tuple[str, ...]:
+    """The metrics that stand in one table with it, itself among them."""
+    return next((tuple(kind) for kind in (RANKED, VALUE_METRICS) if metric in kind), (metric,))
 
 
 def shown(metric: str, values: Sequence[float]) -> str:
@@ -326,6 +346,11 @@ def markdown(report: dict[str, Any]) -> str:
     left_out = report["left_out"]
     how = "OGB's own" if split["kind"] == "ogb" else split["kind"]
     parts = ", ".join(f"{part} {split[part]:,}" for part in Split._fields)
+    if len(report["targets"]) == 1:
+        kinds = "inactive + active: " if report["kind"] == "classification" else "values: "
+        parts += f" ({kinds}{said(report['counts'][report['targets'][0]])})"
+    each = table_of_targets(report, shown, HEADS)
+    in_units = report["kind"] == "regression" and len(report["targets"]) > 1
     paragraphs = [
         f"# {several(report['targets'])} of {report['assay']}",
         f"{report['kind'].capitalize()}, {report['molecules']:,} molecules ({report['rejected']:,} rows are none), "
@@ -333,6 +358,8 @@ def markdown(report: dict[str, Any]) -> str:
         *([f"Left out, as the split cannot teach or score them: {several(left_out)}."] if left_out else []),
         f"Scores on test, mean ± standard deviation over {len(report['seeds'])} seeds of the training on one split:",
         "\n".join(lines),
+        *(["Errors are means over the targets, each in its own unit; look at the targets one by one."] * in_units),
+        *(["By target, the epoch that is best on validation:", "\n".join(each)] if each else []),
         *([told_of_ogb(report["ogb"])] if report["ogb"] else []),
         "The saved model is the ensemble. In predictions.csv the uncertainty is the standard deviation over its "
         "members, similarity the highest Tanimoto similarity to a training molecule (Morgan fingerprints, radius 2).",

@@ -112,6 +112,11 @@ def test_the_report_has_both_rules_and_the_settings(tuned):
         ("ECFP4 + logistic regression", "clean"),
     ]
     assert {len(row["scores"]["roc_auc"]) for row in report["scores"][:2]} == {2}
+    assert report["scores"][-1]["scores"].keys() == {"roc_auc", "prc_auc"}
+    assert {part: sum(report["counts"]["p_np"][part]) for part in ("train", "val", "test")} == {
+        part: report["split"][part] for part in ("train", "val", "test")
+    }
+    assert report["by_target"]["small"]["p_np"]["roc_auc"] == pytest.approx(report["scores"][1]["scores"]["roc_auc"])
     assert report["split"] == {"kind": "random", "seed": 0, "train": 94, "val": 12, "test": 11}
     assert report["settings"]["dropout"] == 0.5 and report["settings"]["batch_size"] == 32 and report["rejected"] == 2
     assert report["settings"]["precise_norm"] is False
@@ -227,7 +232,7 @@ def test_regression_from_scratch_frozen_and_several_targets(run, place, monkeypa
     code, text = run("finetune", "none", "assay.csv", "--target", "size", "-o", "sizes", *SHORT, *settings)
     assert code == 0, text
     assert "regression of size" in text and "RMSE" in text and "MAE" in text and "ECFP4 + ridge" in text
-    assert "(%)" not in text
+    assert "(%)" not in text and "last epoch before --patience stopped it" in text and "paper" not in text
     rows = read(place / "sizes" / "predictions.csv")
     assert [row["id"] for row in rows] == [str(row) for row in range(120)]
     assert rows[10]["size"] == "" and rows[10]["size_predicted"]  # no label, but a prediction
@@ -237,6 +242,8 @@ def test_regression_from_scratch_frozen_and_several_targets(run, place, monkeypa
     assert code == 0, text
     assert "ECFP4" not in text
     assert json.loads((place / "two" / "report.json").read_text())["settings"]["precise_norm"] is True
+    page = (place / "two" / "report.md").read_text(encoding="utf-8")
+    assert "each in its own unit" in page and "| target | values, train/val/test | from scratch: RMSE |" in page
     columns = list(read(place / "two" / "predictions.csv")[0])
     assert columns[3:] == [
         *("size", "num", "size_predicted", "size_uncertainty", "num_predicted", "num_uncertainty"),
@@ -296,6 +303,7 @@ def test_mistakes_of_files_are_told(run, tuned, place):
         ),
         ([*finetune, "signs.csv", "--target", "missing"], "'missing' has only the values -1, 0, 1;"),
         ([*finetune, "good.csv", "--target", "text"], "'a' is not a number"),
+        ([*finetune, "good.csv", "--target", "reason"], "target 'reason' is the name of a column of predictions.csv"),
         ([*finetune, "good.csv", "--target", "one", "--target", "one"], "targets must be different columns"),
         ([*finetune, "bad.csv", "--target", "one"], "is a molecule"),
         ([*finetune, "assay.csv", "--target", "p_np", "--target", "size"], "p_np (classification), size (regression)"),

@@ -35,6 +35,7 @@ ORDER = [
     "graphcl.hub",
     "graphcl.predictor",
     "graphcl.molecule_tables",
+    "graphcl.by_target",
     "graphcl.assay",
     "graphcl.estimator_inputs",
     "graphcl.estimators",
