@@ -177,11 +177,15 @@ def over_seeds(values: dict[int, list[float]]) -> tuple[float, float | None, flo
 def paired(first: dict[int, list[float]], second: dict[int, list[float]]) -> tuple[float, float | None, int]:
     """Mean difference over the common seeds and folds, p of a two-sided Wilcoxon signed-rank test, number of pairs.
 
-    Without a pair the difference is NaN; p is None under two pairs. Where all are equal p is 1.
+    Without a pair the difference is NaN; p is None under two pairs. Where all are equal p is 1. Two rows that no seed
+    changes are compared under one.
     """
+    common = sorted(first.keys() & second.keys())
+    if all(len({tuple(values[seed]) for seed in common}) == 1 for values in (first, second)):
+        common = common[:1]
     pairs = [
         (a, b)
-        for seed in first.keys() & second.keys()
+        for seed in common
         if len(first[seed]) == len(second[seed])
         for a, b in zip(first[seed], second[seed], strict=True)
     ]
@@ -218,6 +222,20 @@ def best_rival(entries: dict[tuple[str, str], Entry], entry: Entry) -> Entry | N
     place = (entry.data, entry.split)
     others = [other for other in entries.values() if (other.data, other.split) == place and other.row != entry.row]
     return max(others, key=lambda other: sign(other.metric) * other.mean) if others else None
+
+
+def control(entries: dict[tuple[str, str], Entry], entry: Entry) -> dict[int, list[float]]:
+    """Values of its encoder untrained; of ready weights those of the row that is one, on the same data and split."""
+    if entry.untrained or entry.baseline is not None or is_untrained(entry):
+        return entry.untrained
+    place = (entry.data, entry.split)
+    others = (other for other in entries.values() if (other.data, other.split) == place and is_untrained(other))
+    return next((other.values for other in others), {})
+
+
+def is_untrained(entry: Entry) -> bool:
+    """Whether it is an encoder that nothing has trained."""
+    return entry.rows[0].get("weights") == "untrained"
 
 
 def mixed(entries: dict[tuple[str, str], Entry]) -> list[str]:
@@ -342,9 +360,10 @@ def tests(entries: dict[tuple[str, str], Entry]) -> list[str]:
     lines = []
     for entry in entries.values():
         rival = best_rival(entries, entry)
-        if not entry.untrained and rival is None:
+        untrained = control(entries, entry)
+        if not untrained and rival is None:
             continue
-        cells = [f"`{entry.row}`", entry.data, *difference(entry, entry.untrained)]
+        cells = [f"`{entry.row}`", entry.data, *difference(entry, untrained)]
         cells += [f"`{rival.row}`", *difference(entry, rival.values)] if rival else ["", "", "", ""]
         lines.append(line_of(cells))
     if not lines:
@@ -404,11 +423,12 @@ def as_csv(report: Report) -> str:
         for entry in entries.values():
             mean, between, within = over_seeds(entry.values)
             rival = best_rival(entries, entry)
-            gain, gain_p, gain_pairs = paired(entry.values, entry.untrained)
+            untrained = control(entries, entry)
+            gain, gain_p, gain_pairs = paired(entry.values, untrained)
             lead, lead_p, lead_pairs = paired(entry.values, rival.values if rival else {})
             cells = [column, entry.rows[0]["version"], entry.row, entry.data, entry.metric, mean, between, within]
             cells += [len(entry.values), len(next(iter(entry.values.values())))]
-            cells += [over_seeds(entry.untrained)[0] if entry.untrained else None]
+            cells += [over_seeds(untrained)[0] if untrained else None]
             cells += [gain if gain_pairs else None, gain_p, gain_pairs]
             cells += [rival.row if rival else None, lead if lead_pairs else None, lead_p, lead_pairs]
             cells += [rank.get(entry.row), entry.split, "; ".join(staleness(entry))]

@@ -117,6 +117,26 @@ def on_split(name, data="imdb-binary", seed=0, values=(0.5, 0.6, 0.7), **split):
 KFOLD = {"split": "kfold", "repeats": 10}
 
 
+def test_two_rows_that_no_seed_changes_are_one_pair_a_fold():
+    fixed, other = {seed: [0.5, 0.6] for seed in range(3)}, {seed: [0.4, 0.4] for seed in range(3)}
+    assert report.paired(fixed, other)[2] == 2
+    assert report.paired(fixed, other | {2: [0.4, 0.3]})[2] == 6
+
+
+def test_ready_weights_are_held_against_the_row_that_nothing_trained(results):
+    rows = []
+    for seed in range(3):
+        rows.append(row("scratch", seed=seed, values=(0.4, 0.5 + seed / 100), untrained=None, weights="untrained"))
+        rows.append(row("weights", seed=seed, values=(0.6, 0.7), untrained=None, weights="zinc@abc"))
+        rows.append(row("ecfp", seed=seed, values=(0.9, 0.9), untrained=None, baseline="ecfp"))
+    made = results(rows)
+    lines = {line["row"]: line for line in csv_of(made)}
+    assert float(lines["weights"]["gain"]) == pytest.approx(0.195) and lines["weights"]["gain_pairs"] == "6"
+    assert lines["scratch"]["gain"] == lines["ecfp"]["gain"] == ""
+    assert "| `weights` | cora | +19.5 | 0.031 | 6 | `ecfp` |" in markdown(made)
+    assert "| `scratch` | cora |  |  |  | `ecfp` |" in markdown(made)
+
+
 def test_rows_of_different_splits_are_neither_ranked_nor_paired(results):
     rows = [
         on_split("a", **KFOLD),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, NamedTuple
 
 import torch
@@ -162,7 +163,8 @@ def make_splits(
     rate).
 
     public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part,
-    but for the scaffold splits, which have all.  rate: share of the training rows that rate and scaffold_rate keep, of
+    but for the scaffold splits, which have all. Draw i under random_scaffold and scaffold_rate has the seed `seed` + i, so
+    seeds must be `repeats` apart to share none.  rate: share of the training rows that rate and scaffold_rate keep, of
     each class where there is one a row.  ratios: shares for training, validation and test; None: 10/10/80 under random,
     as node classification has it, and 80/10/10 under the scaffold splits, as molecules have it.
     """
@@ -178,6 +180,12 @@ def make_splits(
                 f"{source.name} has no public split; use data.split=random, kfold, or scaffold (molecules)"
             )
         return public_split(source)
+    if kind in ("random_scaffold", "scaffold_rate") and repeats > 1 and seed % repeats:
+        warnings.warn(
+            f"draw i of data.split={kind} has the seed {seed} + i, so seeds less than data.repeats={repeats} apart share "
+            f"draws; take multiples of {repeats} as seeds",
+            stacklevel=2,
+        )
     if "scaffold" in kind:
         if not isinstance(source, GraphStore) or source.smiles is None:
             raise ValueError(f"data.split={kind} needs molecules (SMILES); use random, few or kfold")

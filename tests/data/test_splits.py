@@ -189,14 +189,18 @@ def test_make_splits_mistakes():
 def test_scaffold_rate_keeps_a_share_of_the_training_rows_of_each_class_and_the_same_rest():
     store = load_data("bbbp")
     whole = make_splits(store, "scaffold")[0]
-    draws = make_splits(store, "scaffold_rate", rate=0.1, repeats=3, seed=5)
+    draws = make_splits(store, "scaffold_rate", rate=0.1, repeats=3, seed=6)
     assert len({tuple(one.train.tolist()) for one in draws}) == 3
     for one in draws:
         assert torch.equal(one.val, whole.val) and torch.equal(one.test, whole.test)
         assert set(one.train.tolist()) <= set(whole.train.tolist())
         for c in (0, 1):
             assert int((store.y[one.train] == c).sum()) == round(0.1 * int((store.y[whole.train] == c).sum()))
-    again = make_splits(store, "scaffold_rate", rate=0.1, repeats=3, seed=5)
+    apart = [*draws, *make_splits(store, "scaffold_rate", rate=0.1, repeats=3, seed=9)]
+    assert len({tuple(one.train.tolist()) for one in apart}) == 6
+    with pytest.warns(UserWarning, match="has the seed 7 \\+ i, .*; take multiples of 3 as seeds"):
+        make_splits(store, "scaffold_rate", rate=0.1, repeats=3, seed=7)
+    again = make_splits(store, "scaffold_rate", rate=0.1, repeats=3, seed=6)
     assert all(torch.equal(a.train, b.train) for a, b in zip(draws, again, strict=True))
 
 
