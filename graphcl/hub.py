@@ -33,7 +33,9 @@ class ModelCard(Strict):
     about: str
     method: str
     data: str
-    items: NonNegativeInt | None = None  # graphs seen in training, repeats counted
+    items: NonNegativeInt | None = (
+        None  # graphs seen in training, repeats counted; of a run steps x batch size, so at most
+    )
     hours: NonNegativeFloat | None = None
     precision: str | None = None
     seed: int | None = None

@@ -163,8 +163,8 @@ def make_splits(
     rate).
 
     public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part,
-    but for the scaffold splits, which have all. Draw i under random_scaffold and scaffold_rate has the seed `seed` + i, so
-    seeds must be `repeats` apart to share none.  rate: share of the training rows that rate and scaffold_rate keep, of
+    but for the scaffold splits, which have all. Draw i under random_scaffold and scaffold_rate has the seed `seed` + i,
+    so seeds must be `repeats` apart to share none.  rate: share of the training rows that rate and scaffold_rate keep, of
     each class where there is one a row.  ratios: shares for training, validation and test; None: 10/10/80 under random,
     as node classification has it, and 80/10/10 under the scaffold splits, as molecules have it.
     """
@@ -182,8 +182,8 @@ def make_splits(
         return public_split(source)
     if kind in ("random_scaffold", "scaffold_rate") and repeats > 1 and seed % repeats:
         warnings.warn(
-            f"draw i of data.split={kind} has the seed {seed} + i, so seeds less than data.repeats={repeats} apart share "
-            f"draws; take multiples of {repeats} as seeds",
+            f"draw i of data.split={kind} has the seed {seed} + i, so seeds less than data.repeats={repeats} apart "
+            f"share draws; take multiples of {repeats} as seeds",
             stacklevel=2,
         )
     if "scaffold" in kind:
