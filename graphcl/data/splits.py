@@ -164,9 +164,10 @@ def make_splits(
 
     public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part,
     but for the scaffold splits, which have all. Draw i under random_scaffold and scaffold_rate has the seed `seed` + i,
-    so seeds must be `repeats` apart to share none.  rate: share of the training rows that rate and scaffold_rate keep, of
-    each class where there is one a row.  ratios: shares for training, validation and test; None: 10/10/80 under random,
-    as node classification has it, and 80/10/10 under the scaffold splits, as molecules have it.
+    so seeds must be `repeats` apart to share none.
+    rate: share of the training rows that rate and scaffold_rate keep, of each class where there is one a row.
+    ratios: shares for training, validation and test; None: 10/10/80 under random, as node classification has it, and
+    80/10/10 under the scaffold splits, as molecules have it.
     """
     if ratios is not None and kind != "random" and "scaffold" not in kind:
         raise ValueError(f"data.ratios={ratios} is for the splits random and those by scaffold, not {kind}")
