@@ -14,10 +14,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from graphcl import cli_benchmark, cli_hub, cli_molecules
+from graphcl import cli_benchmark, cli_embed, cli_hub, cli_molecules
 from graphcl.process import set_threads, tune_memory
 
 if TYPE_CHECKING:
+    from graphcl.config import DataConfig
+    from graphcl.data.molecules import Rejected
     from graphcl.state import Run
 
 app = typer.Typer(
@@ -30,7 +32,7 @@ app = typer.Typer(
 out = Console()
 RUN_FILES = {
     *("config.yaml", "metrics.jsonl", "model.safetensors", "environment.json", "scores.json"),
-    *("curve.png", "embedding.png", "views.png", "checkpoints", "tensorboard"),
+    *("curve.png", "embedding.png", "views.png", "rejected.csv", "checkpoints", "tensorboard"),
 }  # all that a run folder holds; a folder with anything else in it is never deleted
 
 Overrides = Annotated[
@@ -50,6 +52,9 @@ def pretrain(
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of the run folder")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier run in the run folder")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete config and stop")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="of a molecule file: stop at the first row that is no molecule")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bar")] = False,
 ) -> None:
     """Pretrain an encoder without labels; score it beside the untrained one; leave a run folder."""
@@ -70,6 +75,7 @@ def pretrain(
     from graphcl.trainer import Stopped, fit
 
     set_threads(cfg.run.threads)
+    rejected = rejected_rows(cfg.data, strict)
     run = build(cfg)
     if run.split:
         from graphcl.evaluate.compare import check_labels
@@ -97,6 +103,10 @@ def pretrain(
     from graphcl.pictures import draw_curve, draw_embedding, draw_views
 
     write_whole(folder / "config.yaml", cfg.dump().encode())  # a resumed run may have been given more epochs
+    if rejected:
+        from graphcl.data.molecule_files import write_rejected
+
+        write_rejected(folder / "rejected.csv", rejected)
     draw_curve(folder / "metrics.jsonl", folder / "curve.png")
     draw_embedding(run, folder / "embedding.png")
     draw_views(run, folder / "views.png")
@@ -197,6 +207,7 @@ def bench(
 cli_benchmark.register(app)
 cli_hub.register(app)
 cli_molecules.register(app)
+cli_embed.register(app)
 
 
 def catalogue(kind: str, name: str | None) -> None:
@@ -253,6 +264,20 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"run folder {folder} holds a run already; go on with --resume, delete it with --overwrite, "
             "or choose another with run.dir=FOLDER"
         )
+
+
+def rejected_rows(data: DataConfig, strict: bool) -> list[Rejected]:
+    """The rows of a molecule file that are no molecules, which build then finds in the cache; none of other data."""
+    path = cli_molecules.own_molecules(data.name)
+    if path is None:
+        if strict:
+            raise ValueError(f"--strict is for molecule files; data.name={data.name} is none, leave it out")
+        return []
+    from graphcl.data.molecule_files import read_molecules  # rdkit
+
+    columns: Any = data.model_dump(include={"smiles", "targets", "ids"})
+    features: Any = "ogb" if data.features == "ogb" else "benchmark"
+    return read_molecules(path, **columns, features=features, strict=strict, progress=sys.stderr.isatty())[1]
 
 
 def describe(run: Run) -> str:

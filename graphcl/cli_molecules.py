@@ -1,11 +1,9 @@
-"""The commands for molecules: finetune, predict; and embed, which takes molecule files beside data sets."""
+"""The command finetune, and what it shares with predict and embed (cli_embed.py)."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +15,6 @@ from rich.table import Table
 from graphcl.process import set_threads
 
 if TYPE_CHECKING:
-    from graphcl.data.store import GraphStore
     from graphcl.evaluate.tasks import Judged
     from graphcl.hub import Pretrained, PretrainedConfig
 
@@ -28,34 +25,28 @@ Model = Annotated[
     typer.Argument(help="a shipped name (graphcl pretrained), or a folder of pretrain or export", show_default=False),
 ]
 Smiles = Annotated[str | None, typer.Option("--smiles", help="column of the SMILES; default: smiles")]
-Ids = Annotated[str | None, typer.Option("--id", help="column that names the rows; default: row numbers")]
+Ids = Annotated[str | None, typer.Option("--id", help="column that names the rows; default: id, or row numbers")]
 Precision = Annotated[str, typer.Option("--precision", help="32, or for the encoder bf16-mixed")]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first row that is no molecule")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all that there are")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
-Molecules = Annotated[
-    Path,
-    typer.Argument(help=".csv, .smi, .sdf (also .gz) or .parquet", exists=True, dir_okay=False, show_default=False),
-]
-Rows = Annotated[Path, typer.Option("--output", "-o", help="file to write, .csv or .parquet", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command(
-        epilog="Examples: graphcl embed runs/quickstart -o cora.npz | graphcl embed runs/moco --data my/graphs "
-        "-o out.parquet | graphcl embed runs/mine molecules.csv -o out.parquet"
-    )(embed)
+    """Add the command to the command line."""
     app.command(
         epilog="Examples: graphcl finetune runs/mine assay.csv --target active | graphcl finetune none assay.csv "
         "--target active | graphcl finetune graphcl-zinc250k ogbg-molhiv"
     )(finetune)
-    app.command(epilog="Example: graphcl predict runs/finetune-assay molecules.csv -o out.csv")(predict)
 
 
 def finetune(
     model: Annotated[
-        str, typer.Argument(help="a shipped name (graphcl pretrained), a folder of pretrain or export, or the word none: from scratch, a GIN of 5 layers of 300", show_default=False)
+        str,
+        typer.Argument(
+            help="a shipped name (graphcl pretrained), a folder of pretrain or export, or the word none: from scratch",
+            show_default=False,
+        ),
     ],
     assay: Annotated[
         str,
@@ -125,6 +116,7 @@ def finetune(
         tune,
         write_folder,
     )
+    from graphcl.data.molecule_files import id_column
     from graphcl.evaluate.finetune import Settings
 
     check_split(split, ogb)
@@ -135,7 +127,7 @@ def finetune(
     if ogb:
         read = read_ogb(ogb, target or (), **how)
     else:
-        read = read_assay(assay, target or (), smiles=smiles, ids=ids, **how)
+        read = read_assay(assay, target or (), smiles=smiles, ids=ids or id_column(assay), **how)
     settings = settings._replace(precise_norm=read.kind == "regression" and not frozen)
     counted = f"{len(read.store):,} molecules, {len(read.rejected):,} rejected rows"
     out.print(f"{read.path.name}: {counted}; {read.kind} of {several(read.targets)}", highlight=False)
@@ -152,8 +144,7 @@ def finetune(
             device=device(),
             tell=tell,
         )
-    for path in folder.iterdir():  # an earlier model, under --overwrite
-        path.unlink()
+    clear_folder(folder, overwrite=overwrite)
     write_folder(folder, read, tuned)
     head, rows = table(tuned.report)
     shown = Table(*head)
@@ -168,166 +159,6 @@ def finetune(
     )
 
 
-def predict(
-    folder: Annotated[Path, typer.Argument(help="what finetune wrote", show_default=False)],
-    molecules: Molecules,
-    output: Rows,
-    smiles: Smiles = None,
-    ids: Ids = None,
-    precision: Precision = "32",
-    strict: Strict = False,
-    threads: Threads = None,
-    quiet: Quiet = False,
-) -> None:
-    """Predict for molecules: a row for every row of the file, with uncertainty and similarity to the training set.
-
-    A row that is no molecule is empty, with the reason.
-    """
-    from graphcl.assay import value_columns, values
-    from graphcl.predictor import load_predictor
-
-    check_precision(precision)
-    predictor = load_predictor(folder).to(device())
-    columns = value_columns(predictor.config.targets)
-    written(
-        molecules,
-        output,
-        columns,
-        lambda store: values(predictor, store, precision).numpy(),
-        smiles=smiles,
-        ids=ids,
-        features=predictor.features,
-        strict=strict,
-        threads=threads,
-        quiet=quiet,
-    )
-
-
-def embed(
-    model: Model,
-    molecules: Annotated[
-        Path | None, typer.Argument(help="molecule file, of any length; default: --data, or the run's own data")
-    ] = None,
-    *,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help=".npz or .parquet; of a molecule file .csv or .parquet", show_default=False
-        ),
-    ],
-    data: Annotated[str | None, typer.Option("--data", help="other data than the run's: a name or a path")] = None,
-    smiles: Smiles = None,
-    ids: Ids = None,
-    precision: Precision = "32",
-    strict: Strict = False,
-    threads: Threads = None,
-    quiet: Quiet = False,
-) -> None:
-    """Write the embeddings of a data set or a molecule file, one row an item, in the original order with its id."""
-    check_precision(precision)
-    if molecules is None:
-        embed_data(model, output, data, threads, precision)
-        return
-    if data is not None:
-        raise ValueError(f"the molecule file {str(molecules)!r} and --data {data!r} are both given; give one")
-    from graphcl.evaluate.embed import embed as embed_source
-    from graphcl.molecule_tables import check_output
-
-    check_output(output)
-    if not molecules.is_file():
-        raise ValueError(f"there is no file {str(molecules)!r}")
-    encoder = molecule_encoder(model)
-    if encoder.readout is None:
-        raise ValueError(f"{model!r} embeds nodes, it has no readout")
-
-    def score(store: GraphStore) -> Any:
-        with lowered(precision, device()):
-            return embed_source(encoder, store, device=device()).numpy()
-
-    written(
-        molecules,
-        output,
-        [f"e{i}" for i in range(encoder.encoder.out_dim)],
-        score,
-        smiles=smiles,
-        ids=ids,
-        features=features_of(encoder),
-        strict=strict,
-        threads=threads,
-        quiet=quiet,
-    )
-
-
-def embed_data(model: str, output: Path, data: str | None, threads: int | None, precision: str) -> None:
-    """Embeddings of a run's own data, or of data by name or path."""
-    if output.suffix not in {".npz", ".parquet"}:
-        raise ValueError(f"output {str(output)!r} must end in .npz or .parquet")
-    if not output.parent.is_dir():
-        raise ValueError(f"output {str(output)!r}: there is no folder {str(output.parent)!r}")
-    if data is not None:
-        from graphcl.data.catalogue import find
-
-        find(data)
-    from graphcl.read_config import find_pretrained, pretrained_names, run_config
-
-    shipped = not Path(model).exists() and model in pretrained_names()
-    folder = find_pretrained(model) if shipped else Path(model)
-    if (folder / "config.json").is_file():
-        if data is None:
-            raise ValueError(f"{model!r} has no data of its own; give a molecule file, or --data with a name or a path")
-        from graphcl.data.sources import load_data
-        from graphcl.hub import load_pretrained
-
-        pretrained = load_pretrained(folder)
-        method: Any = pretrained
-        features = "ogb" if pretrained.features == "ogb" else pretrained.config.features
-        source: Any = load_data(data, features=features, normalize=pretrained.config.normalize)
-    else:
-        run_config(folder)
-        from graphcl.builder import load_run
-
-        run = load_run(folder, [f"data.name={json.dumps(data)}"] if data is not None else [], split=False)
-        method, source = run.method, run.data
-    from graphcl.evaluate.embed import embed as embed_source
-    from graphcl.evaluate.export import write_embeddings
-
-    set_threads(threads)
-    from graphcl.evaluate.finetune import device_of
-
-    with lowered(precision, device_of(method).type):
-        z = embed_source(method, source)
-    write_embeddings(output, z, source)
-    out.print(f"{output}: {z.shape[0]} embeddings of width {z.shape[1]}")
-
-
-def written(
-    molecules: Path,
-    output: Path,
-    columns: list[str],
-    score: Callable[..., Any],
-    *,
-    threads: int | None,
-    quiet: bool,
-    **how: Any,
-) -> None:
-    """Stream a molecule file into a table, with progress."""
-    from graphcl.molecule_tables import stream
-
-    set_threads(threads)
-    began = time.perf_counter()
-    with Console(stderr=True, quiet=quiet).status(f"reading {molecules.name}") as status:
-
-        def tell(done: Any) -> None:
-            rate = done.molecules / max(time.perf_counter() - began, 1e-9)
-            status.update(f"{done.rows:,} rows of {molecules.name}, {rate:,.0f} molecules/s")
-
-        done = stream(molecules, output, columns, score, tell=tell, **how)
-    rate = done.molecules / max(time.perf_counter() - began, 1e-9)
-    empty = done.rows - done.molecules
-    rejected = f" ({empty:,} no molecules, with the reason)" if empty else ""
-    out.print(f"{output}: {done.rows:,} rows{rejected}, {rate:,.0f} molecules/s", highlight=False)
-
-
 @contextmanager
 def kept_if_done(folder: Path) -> Iterator[None]:
     """The folder, made before the training, which would be lost without one; taken away again if that fails."""
@@ -339,7 +170,8 @@ def kept_if_done(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         if new:
-            folder.rmdir()
+            with suppress(OSError):  # somebody put a file there, which stays
+                folder.rmdir()
         raise
 
 
@@ -413,6 +245,16 @@ def features_of(start: Pretrained | PretrainedConfig) -> Any:
     return getattr(config.encoder, "features", "benchmark")
 
 
+def own_molecules(name: str) -> Path | None:
+    """The molecule file that a data set is, by its path; None for other data."""
+    from graphcl.data.catalogue import find
+    from graphcl.data.sources import MOLECULE_FILES
+
+    found = find(name)
+    is_one = isinstance(found, Path) and found.is_file() and found.name.lower().endswith(MOLECULE_FILES)
+    return found if is_one and isinstance(found, Path) else None
+
+
 def device() -> str:
     """The GPU, if there is one."""
     import torch
@@ -445,3 +287,17 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         raise ValueError(
             f"{folder} holds a model already; replace it with --overwrite, or choose another with --output"
         )
+
+
+def clear_folder(folder: Path, *, overwrite: bool) -> None:
+    """Take an earlier model out of the folder under --overwrite; what is none stays, also if it came meanwhile."""
+    from graphcl.assay import FILES
+
+    there = [folder / name for name in sorted(FILES) if (folder / name).exists()]
+    if there and not overwrite:
+        raise ValueError(
+            f"{there[0]} was written while this model trained, which is not saved; "
+            "train it again with another --output, or with --overwrite"
+        )
+    for path in there:
+        path.unlink()

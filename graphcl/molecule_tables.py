@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from graphcl.data.molecule_files import named, read_blocks
+from graphcl.data.molecule_files import id_column, named, read_blocks
 from graphcl.data.molecules import MoleculeFeatures, Rejected, parse_block, store_of
 from graphcl.data.store import GraphStore
 
@@ -72,10 +72,12 @@ class TableWriter:
 
 
 def check_output(path: str | Path) -> Path:
-    """The path; ValueError if it has another suffix, or no folder to lie in."""
+    """The path; ValueError if it has another suffix, is a folder, or has none to lie in."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"output {str(path)!r} must end in {' or '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise ValueError(f"output {str(path)!r} is a folder; choose another name")
     if not path.parent.is_dir():
         raise ValueError(f"output {str(path)!r}: there is no folder {str(path.parent)!r}")
     return path
@@ -96,12 +98,13 @@ def stream(
 ) -> Streamed:
     """Write a row for every row of a molecule file: id, smiles, the numbers of its molecule, reason if it is none.
 
-    score: store of b molecules -> [b, columns].  smiles, ids: columns of the file, see `read_blocks`; without an id the
+    score: store of b molecules -> [b, columns].  smiles, ids: columns of the file, see `read_blocks`; without ids the
     row number.  strict: stop at the first row that is no molecule.  tell: called after every block.
     Raises ValueError as `read_blocks` does, and if no row is a molecule; then nothing is written.
     """
     if Path(output).exists() and os.path.samefile(path, output):
         raise ValueError(f"{path} would be written over; choose another output")
+    ids = id_column(path) if ids is None else ids
     done, first = Streamed(0, 0), None
     with TableWriter(output, ("id", "smiles"), columns) as table:
         for part in read_blocks(path, smiles=smiles, ids=ids, block=block):

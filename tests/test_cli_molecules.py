@@ -160,7 +160,7 @@ def test_blocks_change_nothing_and_leave_no_row_out(tuned, place, monkeypatch):
         assert done == (120, 118)
     assert len(told) == math.ceil(120 / 7) + 1
     small, large = read(place / "small.csv"), read(place / "large.csv")
-    assert [row["id"] for row in small] == [str(row) for row in range(120)]  # no id column: row numbers
+    assert [row["id"] for row in small] == [f"m{row:03}" for row in range(120)]  # the column `id`, unasked
     for row, other in zip(small, large, strict=True):
         assert [row[key] for key in ("id", "smiles", "reason")] == [other[key] for key in ("id", "smiles", "reason")]
         for key in ("p_np_predicted", "p_np_uncertainty", "similarity"):
@@ -234,7 +234,7 @@ def test_regression_from_scratch_frozen_and_several_targets(run, place, monkeypa
     assert "regression of size" in text and "RMSE" in text and "MAE" in text and "ECFP4 + ridge" in text
     assert "(%)" not in text and "last epoch before --patience stopped it" in text and "paper" not in text
     rows = read(place / "sizes" / "predictions.csv")
-    assert [row["id"] for row in rows] == [str(row) for row in range(120)]
+    assert [row["id"] for row in rows] == [f"m{row:03}" for row in range(120)]
     assert rows[10]["size"] == "" and rows[10]["size_predicted"]  # no label, but a prediction
     code, text = run(
         "finetune", "none", "assay.csv", "--target", "size", "--target", "num", "-o", "two", "--no-baselines", *SHORT

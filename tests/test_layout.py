@@ -53,6 +53,7 @@ ORDER = [
     "graphcl.cli_benchmark",
     "graphcl.cli_hub",
     "graphcl.cli_molecules",
+    "graphcl.cli_embed",
     "graphcl.cli",
     "graphcl.__main__",
 ]

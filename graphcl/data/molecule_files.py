@@ -12,7 +12,6 @@ import gzip
 import io
 import math
 import os
-import re
 import shutil
 import zlib
 from collections import deque
@@ -25,11 +24,12 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rdkit import Chem, rdBase
+from rdkit import rdBase
 from torch import Tensor
 
 from graphcl.data.cache import cached, store_place
 from graphcl.data.molecules import CHUNK, PARSER, MoleculeFeatures, Rejected, in_processes, refuse_none, store_of
+from graphcl.data.sdf import properties, records, smiles_of
 from graphcl.data.store import GraphStore
 from graphcl.process import usable_cores
 
@@ -83,15 +83,35 @@ def read_blocks(
 ) -> Iterator[MoleculeBlock]:
     """The rows of a molecule file, `block` at a time.
 
-    smiles, targets, ids: names of columns (of a .sdf: properties); none: column `smiles`, no labels, and as id the name
-    that .smi and .sdf files give. Raises ValueError naming the file for a missing column, and the line too for a label
-    that is no number.
+    smiles, targets, ids: names of columns (of a .sdf: properties); none: column `smiles`, no labels, and as id that of
+    `id_column`, or the name that .smi and .sdf files give. Raises ValueError naming the file for a missing column, and
+    the line too for a label that is no number.
     """
     path = Path(path)
     if _format(path) not in _READERS:
         raise ValueError(f"{path}: not a molecule file; known: .smi .txt .csv .sdf (also .gz) and .parquet")
+    ids = id_column(path) if ids is None else ids
     with path.open("rb") as file:
         yield from _blocks(file, path, _Wanted(smiles, tuple(targets), ids), block)
+
+
+def id_column(path: str | Path) -> str | None:
+    """`id`, if one column of a .csv or .parquet file is called exactly so; then the rows are named by it."""
+    path = Path(path)
+    try:
+        if _format(path) == ".csv":
+            opened = gzip.open if path.suffix.lower() == ".gz" else open
+            with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+                header = next(csv.reader(file, strict=True), [])
+        elif _format(path) == ".parquet":
+            import pyarrow.parquet as pq
+
+            header = pq.read_schema(path).names
+        else:
+            return None
+    except (ValueError, csv.Error, EOFError, OSError, zlib.error):  # who reads the rows tells it, with the place
+        return None
+    return "id" if header.count("id") == 1 else None
 
 
 def _blocks(file: BinaryIO, path: Path, wanted: _Wanted, block: int) -> Iterator[MoleculeBlock]:
@@ -239,56 +259,20 @@ def _sdf(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
     names = (*wanted.targets, *(() if wanted.ids is None else (wanted.ids,)))
     seen: dict[str, None] = {}
     line = 1
-    for record in _records(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")):
+    for record in records(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")):
         begins, line = line, line + len(record)
         if not "".join(record).strip("$ \t\r\n"):
             continue
         ends = next((i for i, text in enumerate(record, start=1) if text.startswith("M  END")), len(record))
-        values = _properties(record[ends:])
+        values = properties(record[ends:])
         seen.update(dict.fromkeys(values))
-        smiles, reason = _smiles_of("".join(record[:ends]))
+        smiles, reason = smiles_of("".join(record[:ends]))
         labels = [_number(values.get(name), begins, name) for name in wanted.targets]
         name = record[0].strip() if wanted.ids is None else values.get(wanted.ids, "").strip()
         yield _Row(begins, smiles, name or None, labels, reason)
     if line > 1:
         for name in names:
             _column(name, list(seen))
-
-
-def _records(lines: Iterable[str]) -> Iterator[list[str]]:
-    record: list[str] = []
-    for text in lines:
-        record.append(text)
-        if text.startswith("$$$$"):
-            yield record
-            record = []
-    yield record
-
-
-def _properties(lines: Sequence[str]) -> dict[str, str]:
-    """`> <name>`, the value on the lines after it, a blank line."""
-    values: dict[str, str] = {}
-    name: str | None = None
-    for text in lines:
-        if text.startswith(">") and (found := re.search("<(.+)>", text)):
-            name = found[1]
-            values[name] = ""
-        elif not text.strip() or text.startswith("$$$$"):
-            name = None
-        elif name is not None:
-            values[name] += ("\n" if values[name] else "") + text.strip()
-    return values
-
-
-def _smiles_of(block: str) -> tuple[str, str | None]:
-    """SMILES of a mol block, or "" and why there is none."""
-    with rdBase.BlockLogs():
-        molecule = Chem.MolFromMolBlock(block)
-        if molecule is None:
-            unchecked = Chem.MolFromMolBlock(block, sanitize=False)
-            problems = [] if unchecked is None else Chem.DetectChemistryProblems(unchecked)
-            return "", problems[0].Message() if problems else "not a mol block"
-        return Chem.MolToSmiles(molecule), None if molecule.GetNumAtoms() else "no atoms"
 
 
 _READERS: dict[str, Callable[[BinaryIO, _Wanted], Iterator[_Row]]] = {
@@ -327,7 +311,7 @@ def read_molecules(
     path = Path(path)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}; leave it out to use the cores that there are")
-    wanted = _Wanted(smiles, tuple(targets), ids)
+    wanted = _Wanted(smiles, tuple(targets), id_column(path) if ids is None else ids)
     name = name or path.name.removesuffix(".gz").rsplit(".", 1)[0]
     folder = store_place(name, [path], f"{wanted} {features} {PARSER} {READER} {rdBase.rdkitVersion}")
     found: list[Rejected] = []
