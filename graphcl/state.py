@@ -101,6 +101,7 @@ def save(
         "format": FORMAT,
         "config": run.config.model_dump(mode="json"),
         "batches": len(run.loader),
+        "data": counts(run.data),
         "place": asdict(place),
         "method": run.method.state_dict(),
         "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
@@ -126,6 +127,12 @@ def check_state(state: Mapping[str, Any], run: Run, world: int, total: int) -> N
             f"cannot resume, the config has changed: {'; '.join(changed)}. Put it back, or start another run "
             "with run.dir=..."
         )
+    then, data = state.get("data"), counts(run.data)  # checkpoints of earlier versions do not have it
+    if then is not None and then != data:
+        raise CheckpointError(
+            f"cannot resume, the data has changed: {said(then)} then, {said(data)} now. Put it back as it was, or "
+            "start another run with run.dir=..."
+        )
     if state["batches"] != len(run.loader):
         raise CheckpointError(
             f"cannot resume, the data has changed: {state['batches']} batches an epoch then, {len(run.loader)} now"
@@ -136,6 +143,17 @@ def check_state(state: Mapping[str, Any], run: Run, world: int, total: int) -> N
         raise CheckpointError(
             f"the checkpoint is at step {state['place']['step']}, the config ends at step {total}; raise train.epochs"
         )
+
+
+def counts(data: Data | GraphStore) -> dict[str, int]:
+    """Nodes and edges of the data, and graphs if it is many: what a run that goes on must find again."""
+    sizes = {"nodes": int(data.num_nodes or 0), "edges": data.num_edges}
+    return sizes if isinstance(data, Data) else {"graphs": len(data)} | sizes
+
+
+def said(sizes: Mapping[str, int]) -> str:
+    """`99 graphs, 1,234 nodes, 5,000 edges`."""
+    return ", ".join(f"{count:,} {name}" for name, count in sizes.items())
 
 
 def restore(

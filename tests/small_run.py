@@ -101,7 +101,8 @@ def small_run(make: Callable[[], Method] = Momentum, loader: Any = None, **setti
     """The method is made here, under a seed, so that two runs begin with the same weights."""
     torch.manual_seed(3)
     loader = Rows() if loader is None else loader
-    return Run(small_config(**settings), None, [], make(), loader)  # type: ignore[arg-type]
+    data = Data(x=torch.zeros(20, 6), edge_index=torch.empty(2, 0, dtype=torch.long))
+    return Run(small_config(**settings), data, [], make(), loader)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from small_run import Momentum, Rows, small_run
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphcl.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
+from graphcl.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint
 from graphcl.data.loaders import Loader
 from graphcl.data.store import GraphStore
 from graphcl.methods.method import Method
@@ -279,6 +279,28 @@ def test_a_changed_config_is_refused(tmp_path):
         in message
     )
     assert "keep" not in message and "run.dir=" in message
+
+
+def test_data_of_another_size_is_refused_also_with_as_many_batches(tmp_path):
+    def of(graphs: int, nodes: int = 3) -> Any:
+        run = small_run(loader=Rows(batches=20))
+        edges = torch.tensor([[0, 1], [1, 0]])
+        run.data = GraphStore.from_graphs([Data(x=torch.ones(nodes, 1), edge_index=edges) for _ in range(graphs)])
+        return run
+
+    fit(run := of(99), tmp_path, progress=False)
+    more = "the data has changed: 99 graphs, 297 nodes, 198 edges then, 108 graphs, 324 nodes, 216 edges now"
+    with pytest.raises(CheckpointError, match=more) as caught:
+        fit(of(108), tmp_path, resume=True, progress=False)
+    assert "Put it back as it was" in str(caught.value) and "run.dir=" in str(caught.value)
+    with pytest.raises(CheckpointError, match="99 graphs, 396 nodes, 198 edges now"):
+        fit(of(99, nodes=4), tmp_path, resume=True, progress=False)
+    fit(of(99), tmp_path, resume=True, progress=False)
+
+    _, state = load_checkpoint(tmp_path / "checkpoints")
+    del state["data"]  # as earlier versions wrote it
+    save_checkpoint(tmp_path / "checkpoints", state["place"]["step"], state, keep=1)
+    fit(run, tmp_path, resume=True, progress=False)
 
 
 def test_a_changed_data_set_is_refused(tmp_path):
