@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphcl.config import Config
+from graphcl.data.store import GraphStore
 from graphcl.methods.method import Method
 from graphcl.momentum import FeatureQueue, ema_update
 from graphcl.objectives import queue_infonce
@@ -101,7 +102,7 @@ def small_run(make: Callable[[], Method] = Momentum, loader: Any = None, **setti
     """The method is made here, under a seed, so that two runs begin with the same weights."""
     torch.manual_seed(3)
     loader = Rows() if loader is None else loader
-    data = Data(x=torch.zeros(20, 6), edge_index=torch.empty(2, 0, dtype=torch.long))
+    data = GraphStore.from_graphs([Data(x=torch.zeros(20, 6), edge_index=torch.empty(2, 0, dtype=torch.long))])
     return Run(small_config(**settings), data, [], make(), loader)
 
 
