@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ from rich.table import Table
 
 out = Console()
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an earlier encoder in the folder")]
+Full = Annotated[bool, typer.Option("--full", help="float32 weights, twice the size")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="folder to write", show_default=False)]
 
 
@@ -43,7 +46,7 @@ def export(
     run_folder: Annotated[Path, typer.Argument(help="folder of a finished run", show_default=False)],
     output: Output,
     about: Annotated[str | None, typer.Option(help="what the card says first; default: encoder, method, data")] = None,
-    full: Annotated[bool, typer.Option("--full", help="float32 weights, twice the size")] = False,
+    full: Full = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the encoder of a run as a folder to share: config.json, half-precision weights, a model card."""
@@ -53,17 +56,18 @@ def export(
     model = load_pretrained(run_folder)
     card = model.card if about is None else model.card.model_copy(update={"about": about})
     config = model.config
-    save_pretrained(
-        output,
-        model.encoder,
-        config=config.encoder,
-        readout=config.readout,
-        card=card,
-        in_dim=config.in_dim,
-        features=config.features,
-        normalize=config.normalize,
-        half=not full,
-    )
+    with as_options():
+        save_pretrained(
+            output,
+            model.encoder,
+            config=config.encoder,
+            readout=config.readout,
+            card=card,
+            in_dim=config.in_dim,
+            features=config.features,
+            normalize=config.normalize,
+            half=not full,
+        )
     size = (output / "model.safetensors").stat().st_size
     out.print(f"{output}: {size / 2**20:.1f} MiB, load it with graphcl.load_pretrained({str(output)!r})")
 
@@ -73,6 +77,7 @@ def convert(
     output: Output,
     gnn: Annotated[str, typer.Option(help="gin, gcn or graphsage")] = "gin",
     about: Annotated[str | None, typer.Option(help="what the card says of the weights; default: their file")] = None,
+    full: Full = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a public state dict of the molecule benchmark (5 layers of 300) into a folder of graphcl."""
@@ -82,7 +87,8 @@ def convert(
 
     encoder, config = convert_pretrain_gnns(weights, gnn=gnn)
     card = ModelCard(about=about or f"weights of {weights.name}", method="unknown", data="unknown", license="unknown")
-    save_pretrained(output, encoder, config=config, readout="mean", card=card)
+    with as_options():
+        save_pretrained(output, encoder, config=config, readout="mean", card=card, half=not full)
     out.print(f"{output}: load it with graphcl.load_pretrained({str(output)!r})")
 
 
@@ -90,3 +96,14 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     """An earlier encoder is not written over without being told to."""
     if (folder / "config.json").exists() and not overwrite:
         raise ValueError(f"{folder} holds an encoder already; replace it with --overwrite, or choose another folder")
+
+
+@contextmanager
+def as_options() -> Iterator[None]:
+    """Under it errors name the option of the command line for the argument of `save_pretrained`."""
+    from graphcl.checkpoint import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("half=False", "--full")) from None

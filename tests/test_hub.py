@@ -148,6 +148,19 @@ def test_the_command_converts_weights_of_the_benchmark(tmp_path):
     assert "theirs.pth" in model.card.about
 
 
+def test_weights_too_large_for_half_precision_are_converted_in_full(tmp_path):
+    state = state_of("gin", 8, 2)
+    state["x_embedding1.weight"][3, 2] = 1e6
+    torch.save(state, tmp_path / "theirs.pth")
+    args = ["convert", str(tmp_path / "theirs.pth"), "-o", str(tmp_path / "ours")]
+    with pytest.raises(CheckpointError, match=r"atom.weight holds values .* in float16; save with --full"):
+        CliRunner().invoke(app, args, catch_exceptions=False)
+    assert not (tmp_path / "ours").exists()
+    result = CliRunner().invoke(app, [*args, "--full"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert load_pretrained(tmp_path / "ours").encoder.atom.weight[3, 2] == 1e6
+
+
 def test_what_ships_is_small_listed_and_loads(molecules):
     names = list_pretrained()
     assert names, "no weights ship with the package"
