@@ -89,20 +89,22 @@ def draw_curves(report: Report, folder: Path) -> list[Path]:
 
 
 def draw_curve(points: dict[str, list[tuple[float, Entry]]], title: str, path: Path) -> None:
-    """Lines over label budgets; those of the encoders untrained are dashed."""
+    """Lines over label budgets; those of the encoders without pretraining are dashed. Bars: spread over seeds."""
     fig, axes = plt.subplots(figsize=(5.5, 3.8), layout="constrained")
     for name, line in points.items():
         line = sorted(line, key=lambda point: point[0])
         at, unit = [budget for budget, _ in line], unit_of(line[0][1].metric)
         means, spreads = [unit * entry.mean for _, entry in line], [unit * spread(entry) for _, entry in line]
         (drawn, *_) = axes.errorbar(at, means, spreads, marker="o", markersize=3, capsize=2, label=name)
-        bare = [(budget, unit * over_seeds(entry.untrained)[0]) for budget, entry in line if entry.untrained]
+        bare = [(budget, over_seeds(entry.untrained)) for budget, entry in line if entry.untrained]
         if bare:
-            axes.plot(*zip(*bare, strict=True), linestyle="--", linewidth=1, color=drawn.get_color())
+            at, means = [budget for budget, _ in bare], [unit * mean for _, (mean, _, _) in bare]
+            spreads = [unit * (between or 0) for _, (_, between, _) in bare]
+            axes.errorbar(at, means, spreads, linestyle="--", linewidth=1, capsize=2, color=drawn.get_color())
     axes.set_xscale("log")
     ticks = sorted({budget for line in points.values() for budget, _ in line})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set(title=title, xlabel="labels (a class, or share)", ylabel="test score; dashed: untrained")
+    axes.set(title=title, xlabel="labels (a class, or share)", ylabel="test score; dashed: not pretrained")
     axes.legend(fontsize=7)
     fig.savefig(path, dpi=150)
     plt.close(fig)
