@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Set
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
@@ -113,6 +115,37 @@ def nodes_of(graph: Any, X: Any) -> tuple[Data, Tensor | None]:
     if rows.min() < 0 or rows.max() >= int(data.num_nodes or 0):
         raise ValueError(f"X goes from {rows.min()} to {rows.max()}, nodes are numbered 0 to {data.num_nodes - 1}")
     return data, torch.from_numpy(rows.astype(np.int64))
+
+
+def missing(value: Any) -> bool:
+    """Whether it is None, NaN or the NA of pandas."""
+    if value is None or hasattr(value, "__len__"):
+        return value is None
+    try:
+        return not bool(value == value)
+    except TypeError:  # NA is neither equal nor unequal
+        return True
+
+
+def tell_of_leaks(graph: Any, rows: Tensor, y: NDArray[Any]) -> None:
+    """Warn of attributes of NetworkX nodes that equal the labels y [k] on all labelled nodes, which are rows [k]."""
+    try:
+        labels = y.astype(np.float64)
+    except ValueError:  # text
+        return
+    if not isinstance(graph, nx.Graph):
+        return
+    every = list(graph.nodes(data=True))
+    labelled = [every[row][1] for row in rows.tolist()]
+    for key in labelled[0]:
+        values = [node.get(key) for node in labelled]
+        numbers = key != "y" and all(isinstance(value, int | float | np.number) for value in values)
+        if numbers and np.array_equal(np.array(values, dtype=np.float64), labels):
+            warnings.warn(
+                f"the node attribute {key!r} equals the label on all {len(values)} labelled nodes and is a feature, "
+                "so the labels are learned from themselves; remove it, or call it 'y'",
+                stacklevel=3,
+            )
 
 
 def featured(source: Source, features: str | None, scaled: bool = False) -> Source:

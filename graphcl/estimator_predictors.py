@@ -29,7 +29,7 @@ from graphcl.checkpoint import write_whole
 from graphcl.config import Config
 from graphcl.data.store import GraphStore
 from graphcl.encoders import Readout
-from graphcl.estimator_inputs import device_of, featured, listed, nodes_of, store_of
+from graphcl.estimator_inputs import device_of, featured, listed, missing, nodes_of, store_of, tell_of_leaks
 from graphcl.estimators import (
     FOR_GRAPHS,
     FOR_MOLECULES,
@@ -213,6 +213,7 @@ class NodeClassifier(ClassifierMixin, BaseEstimator):
         rows = torch.arange(int(data.num_nodes or 0)) if rows is None else rows
         if len(codes) != len(rows):
             raise ValueError(f"y has {len(codes)} labels for {len(rows)} nodes; give one each, -1 where there is none")
+        tell_of_leaks(X if self.graph is None else self.graph, rows[known], classes[codes[known].numpy()])
         config, model = training_config(self, FOR_NODES, molecules=False), given_model(self, "node")
         train(self, config, model, data, rows[known], codes[known], len(classes))
         self.classes_ = classes
@@ -254,10 +255,15 @@ class NodeClassifier(ClassifierMixin, BaseEstimator):
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
-def checked(estimator: BaseEstimator, y: Any) -> NDArray[Any]:
+def checked(estimator: BaseEstimator, y: Any, unlabelled: bool = False) -> NDArray[Any]:
     """y as [n], without NaN and infinity."""
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
+    if hasattr(y, "__len__") and getattr(getattr(y, "dtype", None), "kind", "O") not in "biuf":
+        for row, value in enumerate(y):  # before numpy, which makes text of a missing value among text
+            if missing(value):
+                way_out = "give -1 where a node has none" if unlabelled else "leave that row out together with its X"
+                raise ValueError(f"y[{row}] is {value!r}, which is no label; {way_out}")
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
     return y
@@ -270,14 +276,19 @@ def labelled(y: NDArray[Any]) -> NDArray[np.bool_]:
 
 def classes_of(estimator: BaseEstimator, y: Any, unlabelled: bool = False) -> tuple[NDArray[Any], Tensor, Tensor]:
     """The classes [K], each row's place among them [n], -1 without a label, and the rows [k] that have one."""
-    y = checked(estimator, y)
+    y = checked(estimator, y, unlabelled)
     known = labelled(y) if unlabelled else np.ones(len(y), dtype=bool)
+    rows = torch.from_numpy(known.nonzero()[0])
+    for row in rows.tolist() if y.dtype.kind == "O" else []:
+        if isinstance(y[row], str) != isinstance(first := y[rows[0]], str):
+            raise ValueError(
+                f"y[{row}] is {y[row]!r}, but y[{rows[0]}] is {first!r}; labels are text or numbers, not both"
+            )
     check_classification_targets(y[known])
     classes, places = np.unique(y[known], return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"y has {'one class only' if len(classes) else 'no label'}; a classifier needs two classes")
     codes = torch.full((len(y),), -1)
-    rows = torch.from_numpy(known.nonzero()[0])
     codes[rows] = torch.from_numpy(places.reshape(-1))
     return classes, codes, rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import networkx as nx
@@ -139,7 +140,7 @@ def test_saved_is_loaded_to_the_bit(number, tmp_path):
         ({}, SMILES, ["chain"] * 8, "y has one class only"),
         ({}, SMILES, None, "GraphClassifier requires y to be passed"),
         ({}, SMILES, np.linspace(0, 1, 8), "continuous"),
-        ({}, SMILES, [*range(7), np.nan], "y contains NaN"),
+        ({}, SMILES, [*range(7), np.nan], r"y\[7\] is nan, which is no label"),
         ({}, [*SMILES[:7], "C1CC"], KIND, r"X\[7\] is no molecule, 'C1CC'"),
         ({"epochs": 0}, SMILES, KIND, "train: epochs: input should be greater than 0, got 0"),
         ({"batch_size": None}, SMILES, KIND, "batch_size must be a number > 0, got None"),
@@ -153,6 +154,30 @@ def test_saved_is_loaded_to_the_bit(number, tmp_path):
 def test_mistakes_are_named(parameters, X, y, message):
     with pytest.raises(ValueError, match=message):
         GraphClassifier(**SMALL | parameters).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([None, "a", *KIND[2:]], r"y\[0\] is None, which is no label; leave that row out together with its X"),
+        (["a", None, *KIND[2:]], r"y\[1\] is None"),
+        (["a", float("nan"), *KIND[2:]], r"y\[1\] is nan, which is no label"),  # and no class "nan"
+        (pd.Series(["a", *KIND[1:7], None], dtype="string"), r"y\[7\] is <NA>"),
+        (np.array([1, None] * 4, dtype=object), r"y\[1\] is None"),
+        (
+            np.array(["a", "b", 1, *KIND[3:]], dtype=object),
+            r"y\[2\] is 1, but y\[0\] is 'a'; labels are text or numbers",
+        ),
+    ],
+)
+def test_the_first_row_without_a_label_is_named(y, message):
+    with pytest.raises(ValueError, match=message):
+        GraphClassifier(**SMALL).fit(SMILES, y)
+
+
+def test_numbers_may_not_be_missing_either():
+    with pytest.raises(ValueError, match=r"y\[2\] is None, which is no label"):
+        GraphRegressor(**SMALL).fit(SMILES, [1.0, 2.0, None, *range(5)])
 
 
 def test_smiles_need_an_encoder_of_molecules(tmp_path, rings):
@@ -222,3 +247,33 @@ def test_node_weights_are_taken_up_and_saved(tmp_path):
 def test_labels_that_teach_nothing_are_refused(y, message):
     with pytest.raises(ValueError, match=message):
         NodeClassifier(**SMALL).fit(blocks()[0], y)
+
+
+def test_a_node_without_a_label_has_minus_one():
+    data, y = blocks()
+    with pytest.raises(ValueError, match=r"y\[3\] is None, which is no label; give -1 where a node has none"):
+        NodeClassifier(**SMALL).fit(data, ["a", "b", "a", None, *["b"] * (len(y) - 4)])
+
+
+@pytest.mark.parametrize("kind", [int, float, str])
+@pytest.mark.parametrize("numbered", [False, True])
+def test_an_attribute_that_is_the_label_is_told(kind, numbered):
+    graph = nx.path_graph(8)
+    y = [0, 1, 0, 1, -1, -1, -1, 1]
+    for node, label in zip(graph, y, strict=True):
+        graph.nodes[node].update(degree=graph.degree[node], group=label if label != -1 else 5, near=label == 1 and 0.99)
+    given = np.array(y).astype(kind)
+    known = [0, 1, 2, 3, 7]
+    short = SMALL | {"epochs": 1}
+    told = r"the node attribute 'group' equals the label on all 5 labelled nodes.*call it 'y'"
+    with pytest.warns(UserWarning, match=told) as caught:
+        if numbered:
+            NodeClassifier(graph=graph, **short).fit(known, given[known])
+        else:
+            NodeClassifier(**short).fit(graph, given)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    graph.nodes[7]["group"] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NodeClassifier(**short).fit(graph, given)
+        NodeClassifier(**short).fit(graph, np.array(["a", "b"])[np.array(y) % 2])  # text equals no number
