@@ -163,11 +163,14 @@ def molecule_file(model: str, data: str | None) -> tuple[Path | None, str | None
     """The molecule file that --data or the data of the run is, with the run's columns of SMILES and ids; else None."""
     from graphcl.read_config import load_config, run_config
 
+    run = load_config(run_config(Path(model))) if (Path(model) / "config.yaml").is_file() else None
+    if run is not None and getattr(run.method, "variational", False):  # it embeds by more than its encoder
+        return None, None, None
     if data is not None:
         return own_molecules(data), None, None
-    if not (Path(model) / "config.yaml").is_file():
+    if run is None:
         return None, None, None
-    asked = load_config(run_config(Path(model))).data
+    asked = run.data
     return own_molecules(asked.name), asked.smiles, asked.ids
 
 

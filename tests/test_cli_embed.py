@@ -173,6 +173,15 @@ def test_networks_of_other_features_keep_every_row_too(run, place):
     assert rows[0]["e0"] == rows[2]["e0"] != rows[4]["e0"]  # CCO and CCN have the same degrees
 
 
+def test_a_run_whose_encoder_is_not_all_that_embeds_still_does(run, place):
+    graphs = ["method={name: gae, variational: true}", "views=[]", "data.name=list.smi", "run.dir=gae"]
+    with pytest.warns(UserWarning, match="2 of 10 rows"):
+        code, text = run("pretrain", "molecules", *graphs, *TRAIN)
+        assert code == 0, text
+        code, text = run("embed", "gae", "-o", "gae.npz", "--quiet")
+    assert code == 0 and "8 embeddings" in text, text
+
+
 def test_sigterm_leaves_nothing_half_written(place):
     before = signal.getsignal(signal.SIGTERM)
     there = set(place.iterdir())
