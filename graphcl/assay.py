@@ -346,15 +346,15 @@ def markdown(report: dict[str, Any]) -> str:
     left_out = report["left_out"]
     how = "OGB's own" if split["kind"] == "ogb" else split["kind"]
     parts = ", ".join(f"{part} {split[part]:,}" for part in Split._fields)
-    if len(report["targets"]) == 1:
-        kinds = "inactive + active: " if report["kind"] == "classification" else "values: "
-        parts += f" ({kinds}{said(report['counts'][report['targets'][0]])})"
+    kinds = "Inactive + active" if report["kind"] == "classification" else "Values"
+    labels = [f"{kinds}: {said(numbers)}." for numbers in report["counts"].values()]
     each = table_of_targets(report, shown, HEADS)
     in_units = report["kind"] == "regression" and len(report["targets"]) > 1
     paragraphs = [
         f"# {several(report['targets'])} of {report['assay']}",
         f"{report['kind'].capitalize()}, {report['molecules']:,} molecules ({report['rejected']:,} rows are none), "
         f"{how} split: {parts}.",
+        *(labels if len(labels) == 1 else []),
         *([f"Left out, as the split cannot teach or score them: {several(left_out)}."] if left_out else []),
         f"Scores on test, mean ± standard deviation over {len(report['seeds'])} seeds of the training on one split:",
         "\n".join(lines),

@@ -70,7 +70,8 @@ def scores_by_target(
         truth = y[test, place]
         known = ~truth.isnan()
         one_class = len(truth[known].unique()) < 2
-        if not bool(known.any()) or (one_class and "rmse" not in metrics):
+        learned = bool(made[:, known, place].isfinite().all())  # a target that was left out has no predictions
+        if not bool(known.any()) or not learned or (one_class and "rmse" not in metrics):
             continue
         each = [one[known, place].double() for one in made]
         found[name] = {metric: [_measured(metric, truth[known].double(), one) for one in each] for metric in metrics}

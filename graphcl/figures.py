@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from graphcl.report import Entry, Report, over_seeds, unit_of
+from graphcl.paired import over_seeds
+from graphcl.report import Entry, Report, unit_of
 
 matplotlib.use("Agg")
 

@@ -43,6 +43,7 @@ ORDER = [
     "graphcl.pictures",
     "graphcl.ledger",
     "graphcl.changes",
+    "graphcl.paired",
     "graphcl.benchmark_config",
     "graphcl.benchmark",
     "graphcl.benchmark_run",

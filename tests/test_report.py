@@ -17,6 +17,7 @@ from graphcl.benchmark import checked_jobs
 from graphcl.benchmark_config import load_benchmark
 from graphcl.config import DataConfig
 from graphcl.figures import draw_curves, draw_pairs, draw_report, draw_strengths, labels_of, panels_of
+from graphcl.paired import paired
 from graphcl.read_config import load_config
 from graphcl.report import as_csv, filled, load_report, markdown, table, unmarked
 
@@ -96,7 +97,7 @@ def test_tests_that_cannot_be_made_are_left_out(results):
     made = results([row("a", values=(0.5,), untrained=(0.4,)), row("b", values=(0.5,), untrained=None)])
     a, b = csv_of(made)
     assert (a["gain_p"], a["gain_pairs"], b["gain"], b["gain_pairs"]) == ("", "1", "", "0")
-    assert report.paired({0: [0.5, 0.5]}, {0: [0.5, 0.5]}) == (0.0, 1.0, 2)
+    assert paired({0: [0.5, 0.5]}, {0: [0.5, 0.5]}) == (0.0, 1.0, 2)
     assert "nan" not in markdown(made)
 
 
@@ -119,8 +120,8 @@ KFOLD = {"split": "kfold", "repeats": 10}
 
 def test_two_rows_that_no_seed_changes_are_one_pair_a_fold():
     fixed, other = {seed: [0.5, 0.6] for seed in range(3)}, {seed: [0.4, 0.4] for seed in range(3)}
-    assert report.paired(fixed, other)[2] == 2
-    assert report.paired(fixed, other | {2: [0.4, 0.3]})[2] == 6
+    assert paired(fixed, other)[2] == 2
+    assert paired(fixed, other | {2: [0.4, 0.3]})[2] == 6
 
 
 def test_ready_weights_are_held_against_the_row_that_nothing_trained(results):
