@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphcl.by_target import check_counts, counts, said, scores_by_target, table_of_targets
+from graphcl.by_target import ADVICE, check_counts, counts, said, scores_by_target, table_of_targets
 from graphcl.checkpoint import make_folder, write_whole
 from graphcl.config import near
 from graphcl.data.catalogue import DATASETS
@@ -210,7 +210,7 @@ def tune(
     parts = split_assay(assay, how, split_seed)
     assert assay.store.y is not None
     labels = counts(assay.store.y, assay.targets, parts, classes=assay.kind == "classification")
-    check_counts(labels, metric, str(assay.path))
+    check_counts(labels, metric, str(assay.path), ADVICE if assay.ogb is None else "OGB's split is as it is")
     beside = [baseline(assay, parts, metric)] if baselines else []  # first: what can fail must not fail at the end
     rows: list[dict[str, Any]] = []
     best: dict[str, list[int]] = {}

@@ -12,6 +12,7 @@ from graphcl.data.splits import Split
 from graphcl.evaluate.ridge import ERRORS
 from graphcl.evaluate.scores import RANKED
 
+ADVICE = "use another --split (random_scaffold, random) or --split-seed, or more molecules"
 FEW = 10  # below so many of the rarer class, or values, a score on test says little
 
 
@@ -30,9 +31,10 @@ def counts(y: Tensor, targets: Sequence[str], split: Split, *, classes: bool) ->
     return found
 
 
-def check_counts(found: Mapping[str, Mapping[str, Sequence[int]]], metric: str, where: str) -> None:
+def check_counts(
+    found: Mapping[str, Mapping[str, Sequence[int]]], metric: str, where: str, advice: str = ADVICE
+) -> None:
     """ValueError where no target can be learned and scored; a warning that names those of which a part has few."""
-    advice = "use another --split (random_scaffold, random) or --split-seed, or more molecules"
     if not any(min(parts["train"]) and min(parts["test"]) for parts in found.values()):
         told = "; ".join(f"{name}: {said(parts)}" for name, parts in list(found.items())[:3])
         raise ValueError(f"{where}: no target has values, of classes both, in train and test ({told}); {advice}")
