@@ -51,10 +51,15 @@ class Plain(ast.NodeTransformer):
         warns = isinstance(call, ast.Call) and ast.unparse(call.func) == "warnings.warn"
         return None if warns else node
 
+    def visit_Try(self, node: ast.Try) -> ast.Try:
+        """All of it: what is raised there may be caught, and then steers what follows."""
+        return node
+
     def visit_If(self, node: ast.If) -> ast.AST | None:
         """No `if` that ends in `raise`, or has nothing left to do."""
         walked = [part for one in (node.test, *node.body) for part in ast.walk(one)]
-        if any(isinstance(part, ast.Return | ast.Yield | ast.NamedExpr) for part in walked) or node.orelse:
+        leaves = ast.Return | ast.Break | ast.Continue | ast.Yield | ast.YieldFrom | ast.NamedExpr
+        if any(isinstance(part, leaves) for part in walked) or node.orelse:
             return self.generic_visit(node)
         if isinstance(node.body[-1], ast.Raise):
             return None

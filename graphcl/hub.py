@@ -33,9 +33,7 @@ class ModelCard(Strict):
     about: str
     method: str
     data: str
-    items: NonNegativeInt | None = (
-        None  # graphs seen in training, repeats counted; of a run steps x batch size, so at most
-    )
+    items: NonNegativeInt | None = None  # graphs seen, repeats counted; of a run steps x batch size, so at most
     hours: NonNegativeFloat | None = None
     precision: str | None = None
     seed: int | None = None
