@@ -35,8 +35,8 @@ _BOND = {Chem.BondType.SINGLE: 0, Chem.BondType.DOUBLE: 1, Chem.BondType.TRIPLE:
 _DIRECTION = {Chem.BondDir.ENDUPRIGHT: 1, Chem.BondDir.ENDDOWNRIGHT: 2}  # others: 0
 _ORDERS = np.array([5, 5, 0, 3, 1, 5, 2, 5], dtype=np.uint8)  # twice the order of a bond -> its type
 _CHIRAL = rdqueries.HasChiralTagQueryAtom()
-_DATIVE = Chem.MolFromSmarts("*->*")
-_DIRECTED = frozenset("/\\|")  # what gives a bond a direction in SMILES; | begins an extension
+_DIRECTED = frozenset("/\\|>")  # what gives a bond a direction in SMILES; | begins an extension
+_NONMETALS = np.isin(np.arange(120), [number - 1 for number in (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 52, 53)])
 _SMALL = 256  # atoms up to which a matrix of their bonds is no waste
 
 
@@ -121,17 +121,19 @@ def _bonds(molecule: Chem.Mol) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     return edges[:, 1::-1].T, edges[:, 2:].astype(np.uint8)
 
 
-def _bonds_at_once(molecule: Chem.Mol) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+def _bonds_at_once(molecule: Chem.Mol, x: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """What `_bonds` gives for a small molecule without directed bonds, several times faster.
 
     Bond by bond, Python costs as much as RDKit's parsing. A matrix of bond orders comes in one call, and its entries in
     the order of a store; where an order does not tell the type of its bond, they are looked at one by one after all.
+    x: [n, 2], its atoms. RDKit makes bonds to metals dative, which have the order of single ones; a search for them
+    would be shorter, but RDKit's searches swallow Ctrl-C.
     """
     orders = Chem.GetAdjacencyMatrix(molecule, useBO=True, force=True)  # cached for one kind of matrix: hence force
     target, source = orders.nonzero()
     kinds = _ORDERS[np.minimum(2 * orders[target, source], len(_ORDERS) - 1).astype(np.intp)]
     exotic = len(kinds) != 2 * molecule.GetNumBonds() or bool((kinds == UNKNOWN_BOND).any())
-    if exotic or molecule.HasSubstructMatch(_DATIVE):  # zero order; others; of order 1, but not single
+    if exotic or not _NONMETALS[x[:, 0]].all():  # zero order; others; of order 1, but perhaps not single
         return _bonds(molecule)
     return np.array([source, target], dtype=np.int32), np.stack([kinds, np.zeros_like(kinds)], axis=1)
 
@@ -152,7 +154,8 @@ def parse_block(
             try:
                 molecule = parse_smiles(text)
                 if features == "benchmark" and molecule.GetNumAtoms() <= _SMALL and _DIRECTED.isdisjoint(text):
-                    molecules.append(MoleculeArrays(_atoms(molecule), *_bonds_at_once(molecule)))
+                    x = _atoms(molecule)
+                    molecules.append(MoleculeArrays(x, *_bonds_at_once(molecule, x)))
                 else:
                     molecules.append(molecule_arrays(molecule, features))
                 kept.append(place)

@@ -36,6 +36,7 @@ SMILES = [
     "*CC",
     "N[Pt@SP1](N)(Cl)Cl",
     "[NH3]->[Pt](Cl)Cl",
+    "[NH3][Pt](Cl)Cl",  # no arrow, and dative all the same
     "C$C",
     "C~C",
     "[Og]",
@@ -77,7 +78,7 @@ def test_features_are_those_of_rdkit_atom_by_atom(smiles):
 def test_what_the_benchmark_refuses_is_unknown_here():
     assert one("*CC").x[0].tolist() == [UNKNOWN_ATOM, 0]
     assert one("N[Pt@SP1](N)(Cl)Cl").x[1].tolist() == [77, 0]
-    for smiles in ("[NH3]->[Pt](Cl)Cl", "C$C", "C~C"):
+    for smiles in ("[NH3]->[Pt](Cl)Cl", "[NH3][Pt](Cl)Cl", "C$C", "C~C"):
         assert one(smiles).edge_attr[0].tolist() == [UNKNOWN_BOND, 0]
 
 
