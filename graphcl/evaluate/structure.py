@@ -194,8 +194,8 @@ def _count(a: sparse.csr_matrix, graph: NDArray[np.int64]) -> Array:
 def _cliques(a: sparse.csr_matrix, degree: Array) -> Array:
     """Cliques of 4 nodes, each counted at one of its nodes, [n].
 
-    Every edge points to its end of larger degree (Chiba and Nishizeki, 1985, SIAM J. Comput. 14), so that even hubs have
-    few successors: a clique is an edge and an edge among the successors that its ends share.
+    Every edge points to its end of larger degree (Chiba and Nishizeki, 1985, SIAM J. Comput. 14), so that hubs have few
+    successors: a clique is an edge, and an edge among the successors that its ends share.
     """
     rank = np.lexsort((np.arange(len(degree)), degree)).argsort()
     edges = a.tocoo()
