@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from graphcl.data.store import GraphStore
 
 FORMAT = 1  # of the training state in a checkpoint
+LOOKED_AT = 2**20  # values of a long array that a checksum reads
 # Between a checkpoint and its resumption. lr and clip are the ways out of a loss that was not finite.
 MAY_CHANGE = ("name", "run.", "evaluate.", "train.epochs", "train.max_steps", "train.lr", "train.clip")
 
@@ -102,6 +104,7 @@ def save(
         "config": run.config.model_dump(mode="json"),
         "batches": len(run.loader),
         "data": counts(run.data),
+        "contents": contents(run.data),
         "place": asdict(place),
         "method": run.method.state_dict(),
         "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
@@ -133,6 +136,11 @@ def check_state(state: Mapping[str, Any], run: Run, world: int, total: int) -> N
             f"cannot resume, the data has changed: {said(then)} then, {said(data)} now. Put it back as it was, or "
             "start another run with run.dir=..."
         )
+    if state.get("contents") not in (None, contents(run.data)):
+        raise CheckpointError(
+            f"cannot resume, the data has changed: {said(data)} as before, but other ones, or in another order. Put it "
+            "back as it was, or start another run with run.dir=..."
+        )
     if state["batches"] != len(run.loader):
         raise CheckpointError(
             f"cannot resume, the data has changed: {state['batches']} batches an epoch then, {len(run.loader)} now"
@@ -149,6 +157,25 @@ def counts(data: Data | GraphStore) -> dict[str, int]:
     """Nodes and edges of the data, and graphs if it is many: what a run that goes on must find again."""
     sizes = {"nodes": int(data.num_nodes or 0), "edges": data.num_edges}
     return sizes if isinstance(data, Data) else {"graphs": len(data)} | sizes
+
+
+def contents(data: Data | GraphStore) -> int:
+    """A checksum of the sizes of all graphs, and of integer features and edges, of long arrays every n-th value.
+
+    Fast for a store that is larger than memory. Float features are left out: computed on another machine, they may
+    differ in their last bits.
+    """
+    if isinstance(data, Data):
+        arrays = [data.x, data.edge_index, data.edge_attr]
+    else:
+        arrays = [data.node_ptr, data.edge_ptr, data.x, data.src, data.dst, data.edge_attr]
+    checksum = 0
+    for array in arrays:
+        if array is not None and not array.is_floating_point() and array.layout == torch.strided:
+            flat = array.detach().reshape(-1)
+            flat = flat[:: -(-len(flat) // LOOKED_AT) or 1].to("cpu", torch.int64)
+            checksum = zlib.crc32(flat.contiguous().numpy(), checksum)
+    return checksum
 
 
 def said(sizes: Mapping[str, int]) -> str:

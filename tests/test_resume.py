@@ -18,6 +18,7 @@ from graphcl.checkpoint import CheckpointError, list_checkpoints, load_checkpoin
 from graphcl.data.loaders import Loader
 from graphcl.data.store import GraphStore
 from graphcl.methods.method import Method
+from graphcl.state import contents
 from graphcl.trainer import fit
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -298,9 +299,42 @@ def test_data_of_another_size_is_refused_also_with_as_many_batches(tmp_path):
     fit(of(99), tmp_path, resume=True, progress=False)
 
     _, state = load_checkpoint(tmp_path / "checkpoints")
-    del state["data"]  # as earlier versions wrote it
+    del state["data"], state["contents"]  # as earlier versions wrote it
     save_checkpoint(tmp_path / "checkpoints", state["place"]["step"], state, keep=1)
     fit(run, tmp_path, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("what", ["edge", "order", "feature"])
+def test_as_many_other_graphs_are_refused(what, tmp_path):
+    def of(kinds: tuple[int, ...] = (6, 7), ends: tuple[int, int] = (0, 1), order: int = 1) -> Any:
+        run = small_run(loader=Rows(batches=4))
+        graphs = [
+            Data(x=torch.tensor([[kinds[0]]]).expand(2, 1), edge_index=torch.tensor([[0, 1], [1, 0]])),
+            Data(x=torch.tensor([[kinds[1]]]).expand(3, 1), edge_index=torch.tensor([ends, ends[::-1]])),
+        ]
+        run.data = GraphStore.from_graphs(graphs[::order])
+        return run
+
+    fit(of(), tmp_path, progress=False)
+    other = {"edge": of(ends=(1, 2)), "order": of(order=-1), "feature": of(kinds=(6, 8))}[what]
+    with pytest.raises(CheckpointError, match="2 graphs, 5 nodes, 4 edges as before, but other ones, or in another"):
+        fit(other, tmp_path, resume=True, progress=False)
+    fit(of(), tmp_path, resume=True, progress=False)
+
+
+def test_what_two_machines_may_round_apart_is_the_same_data():
+    edges = torch.tensor([[0, 1], [1, 0]])
+    one, other = (Data(x=torch.full((2, 1), 0.1 + more), edge_index=edges) for more in (0.0, 1e-7))
+    assert contents(one) == contents(other) != contents(Data(x=one.x, edge_index=edges.flip(0)[:, :1]))
+
+
+def test_a_long_store_is_looked_at_in_parts(monkeypatch):
+    monkeypatch.setattr("graphcl.state.LOOKED_AT", 10)
+    graphs = [Data(x=torch.tensor([[i]]), edge_index=torch.zeros(2, 0, dtype=torch.long)) for i in range(95)]
+    store = GraphStore.from_graphs(graphs)
+    changed = [store.x.clone() for _ in range(2)]
+    changed[0][10], changed[1][11] = 200, 200  # every tenth is looked at
+    assert contents(store.with_x(changed[0])) != contents(store) == contents(store.with_x(changed[1]))
 
 
 def test_a_changed_data_set_is_refused(tmp_path):
