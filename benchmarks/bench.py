@@ -3,6 +3,7 @@
     graphcl bench                                   # the rows that are not long: about two minutes
     graphcl bench --full --json results/bench.json  # all of them, and results/growth.png
     graphcl bench --rows infonce,queue              # single rows
+    graphcl bench --same-memory                     # the others with the memory settings of graphcl's commands too
     graphcl bench --profile phases.txt              # where the time of a training step goes
 
 docs/performance.md says what every row means. A ratio is theirs / ours; where the floor says "at most", ours / theirs.
@@ -15,6 +16,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ import rows
 import rows_molecules
 import torch
 from limits import limits
-from measure import Measured, threads
+from measure import PEOPLE, Measured, Others, threads
 from phases import write_phases
 from rich.console import Console
 from rich.table import Table
@@ -164,10 +166,17 @@ def judged(name: str, row: Row, found: Measured, limit: dict[str, float]) -> dic
     return result | ({"details": found.details} if found.details else {})
 
 
-def main(names: Sequence[str], full: bool, file: Path | None, profile: Path | None, out: Console) -> None:
-    """What the command does: the profile if asked for, else the table, or both if rows were asked for as well."""
+def main(
+    names: Sequence[str], full: bool, file: Path | None, profile: Path | None, out: Console, alike: bool = False
+) -> None:
+    """What the command does: the profile if asked for, else the table, or both if rows were asked for as well.
+
+    alike: what people run has our memory settings too; rows without such a side are left out.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = chosen(names, full)
+    if alike:
+        wanted = {name: row for name, row in wanted.items() if row.theirs in PEOPLE}
     for path, option in ((file, "--json"), (profile, "--profile")):
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"{option} {path}: there is no folder {str(path.parent)!r}")
@@ -177,24 +186,34 @@ def main(names: Sequence[str], full: bool, file: Path | None, profile: Path | No
     if profile is not None:
         with threads(1):
             out.print(write_phases(profile, device), highlight=False)
-    if profile is None or names or full or file is not None:
-        run(wanted, file, device, out)
+    if profile is None or names or full or file is not None or alike:
+        run(wanted, file, device, out, alike)
 
 
-def run(wanted: dict[str, Row], file: Path | None, device: torch.device, out: Console) -> list[dict[str, Any]]:
-    """Measure rows, print them, and keep them in `file` beside the other rows that it has."""
+def run(
+    wanted: dict[str, Row], file: Path | None, device: torch.device, out: Console, alike: bool = False
+) -> list[dict[str, Any]]:
+    """Measure rows, print them, and keep them in `file` beside the other rows that it has.
+
+    What people run has its turns in a process of its own, unless it is to have our memory (`alike`) or on a GPU.
+    """
     found: list[dict[str, Any]] = []
     missing: list[str] = []
     measured: dict[Callable[..., Measured], Measured] = {}
     limit: dict[str, float] = {}
     try:
-        with threads(1), out.status("the machine's limits") as status:
+        with (
+            threads(1),
+            out.status("the machine's limits") as status,
+            nullcontext() if alike or device.type != "cpu" else closing(Others()) as others,
+        ):
             limit = limits(device)
             for name, row in wanted.items():
                 status.update(name)
                 if row.measure not in measured:
                     torch.manual_seed(0)  # the same data, whichever rows are asked for
-                    measured[row.measure] = row.measure(device)
+                    with others.row(row.measure, device) if others else nullcontext():
+                        measured[row.measure] = row.measure(device)
                 result = judged(name, row, measured[row.measure], limit)
                 if result is None:
                     missing.append(name)
@@ -205,7 +224,8 @@ def run(wanted: dict[str, Row], file: Path | None, device: torch.device, out: Co
     finally:  # when stopped too
         show(found, limit, out, device)
     if missing:
-        out.print(f"not here (native: numba on a CPU; libraries: installed): {', '.join(missing)}", highlight=False)
+        needs = "native: numba on a CPU; bf16: a processor that has it; libraries: installed"
+        out.print(f"not here ({needs}): {', '.join(missing)}", highlight=False)
     return found
 
 

@@ -1,4 +1,8 @@
-"""How the benchmark measures: in turns, with medians; memory as what the allocator gave out, or as a process' peak."""
+"""How the benchmark measures: in turns, with medians; memory as what the allocator gave out, or as a process' peak.
+
+`graphcl` tunes the memory of its process (graphcl/process.py), what people run does not. So on a CPU theirs has its
+turns in a second process, `Others`, which is as torch and glibc have it by default.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,12 @@ from typing import Any
 
 import torch
 
+from graphcl.process import untuned
+
 MB = 1e6
+# The sides that are what people run.
+PEOPLE = frozenset({"loop", "dataset", "scatter", "GINConv", "masks", "dense", "MoCo", "from_smiles", "list of Data"})
+PEOPLE |= {"PyGCL", "graphssl"}
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own chatter
 
 
@@ -38,19 +47,113 @@ def medians(
     """Median seconds of each side, measured in turns (A B A B ...), after a first turn that does not count.
 
     A quick side is called as often in a turn as takes `least` seconds. A side that returns a float has measured itself.
+    While there are `Others`, sides of PEOPLE have their turns there.
     """
+
+    def turn(name: str, count: int) -> float:
+        there = Others.beside is not None and name in PEOPLE
+        return Others.beside.turn(name, count) if there else timed(sides[name], count, device)  # type: ignore[union-attr]
+
+    if Others.asking is not None:
+        with no_collection():
+            Others.answer(turn)
     counts = {}
-    for name, call in sides.items():
-        seconds = timed(call, 1, device)
+    for name in sides:
+        seconds = turn(name, 1)
         if seconds < least:  # the first call may have compiled, or filled a cache
-            seconds = timed(call, 1, device)
+            seconds = turn(name, 1)
         counts[name] = max(1, min(1000, round(least / max(seconds, 1e-9))))
     times: dict[str, list[float]] = {name: [] for name in sides}
     with no_collection():
         for _ in range(repeats):
-            for name, call in sides.items():
-                times[name].append(timed(call, counts[name], device))
+            for name in sides:
+                times[name].append(turn(name, counts[name]))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+class Done(Exception):
+    """Raised in the other process when a row needs no more turns of it; sent back as a word that it is so."""
+
+
+class Others:
+    """A process with the default memory, which makes the same sides as this one and measures those of PEOPLE.
+
+    It calls the row's own function, whose `medians` there waits for what is asked here.
+    """
+
+    beside: Others | None = None  # in the process that asks
+    asking: Any = None  # the connection, in the process that is asked
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=Others.serve, args=(theirs, torch.get_num_threads()), daemon=True)
+        with untuned():
+            self.process.start()
+        theirs.close()  # so that its end is noticed
+        self.wanted: tuple[Callable[[torch.device], Measured], torch.device] | None = None
+        self.begun = False
+
+    @contextmanager
+    def row(self, measure: Callable[[torch.device], Measured], device: torch.device) -> Iterator[None]:
+        """While `measure(device)` runs here, its turns of PEOPLE are there."""
+        Others.beside, self.wanted, self.begun = self, (measure, device), False
+        try:
+            yield
+        finally:
+            Others.beside = None
+            if self.begun:
+                with suppress(OSError, EOFError):  # it has ended
+                    self.connection.send(None)
+                    while not isinstance(self.connection.recv(), Done):  # an answer nobody waited for
+                        pass
+
+    def turn(self, name: str, count: int) -> float:
+        """Seconds of a call there; what it raises there is raised here."""
+        try:
+            if not self.begun:
+                self.connection.send(self.wanted)
+                self.begun = True
+            self.connection.send((name, count))
+            answer = self.connection.recv()
+        except (OSError, EOFError):
+            raise RuntimeError(f"the process that measures {name!r} has ended; was there memory left?") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.join()
+
+    @staticmethod
+    def serve(connection: Any, threads: int) -> None:
+        """What the process does: rows, until the one that asks ends."""
+        torch.set_num_threads(threads)
+        Others.asking = connection
+        with suppress(EOFError, KeyboardInterrupt):
+            while True:
+                measure, device = connection.recv()
+                torch.manual_seed(0)
+                try:
+                    measure(device)
+                except Done:
+                    pass
+                except Exception as error:  # in making the sides
+                    while connection.recv() is not None:
+                        connection.send(error)
+                connection.send(Done())
+
+    @staticmethod
+    def answer(turn: Callable[[str, int], float]) -> None:
+        """Measure what is asked for until nothing is; then Done."""
+        while (asked := Others.asking.recv()) is not None:
+            try:
+                Others.asking.send(turn(*asked))
+            except Exception as error:
+                Others.asking.send(error)
+        raise Done
 
 
 def timed(call: Callable[[], object], count: int, device: torch.device) -> float:

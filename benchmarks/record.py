@@ -6,15 +6,17 @@ import fcntl
 import hashlib
 import json
 import platform
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from graphcl import ledger
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
+COMMIT = ledger.commit()  # when the run began, with + if the tree differed from it; at its end the tree may be another
 
 
 def key_of(values: Mapping[str, Any]) -> str:
@@ -37,14 +39,9 @@ def append(name: str, row: Mapping[str, Any]) -> None:
 
 
 def where() -> dict[str, Any]:
-    """Commit (with + if the tree differs from it), versions, processor."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-    ).stdout.strip()
-    code = ["augment", "graphcl", "configs", "benchmarks"]
-    dirty = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *code], cwd=ROOT).returncode
+    """Commit, versions, processor."""
     return {
-        "commit": commit + "+" * bool(dirty),
+        "commit": COMMIT,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": processor(),

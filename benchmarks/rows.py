@@ -29,7 +29,7 @@ from graphcl.data.sources import cache_folder
 from graphcl.encoders.aggregate import csr_of, neighbour_sum
 from graphcl.encoders.convs import GINConv as OurGINConv
 from graphcl.objectives import infonce, ntxent, queue_infonce
-from graphcl.process import usable_cores
+from graphcl.process import multiplies_bf16, usable_cores
 from graphcl.state import Run
 from graphcl.trainer import make_optimizer
 
@@ -275,10 +275,8 @@ def chem_pretraining(device: torch.device, count: int = 2048, width: int = 300) 
     """An epoch of pretraining, from the stored molecules to the last step; two threads."""
     index = drawn(count)
     store = molecules().subset(index)
-    runs = {
-        name: chem_run(device, store, f"encoder.hidden={width}", f"train.precision={name}")
-        for name in ("32", "bf16-mixed")
-    }
+    precisions = ["32"] + ["bf16-mixed"] * (device.type != "cpu" or multiplies_bf16())
+    runs = {name: chem_run(device, store, f"encoder.hidden={width}", f"train.precision={name}") for name in precisions}
     loops = _chem_loaders(graphs_of(molecules(), index))
     model = peers.ChemGNN(width).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

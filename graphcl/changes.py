@@ -1,6 +1,7 @@
 """Which files have changed since a commit in what they compute.
 
-Words and checks do not count: comments, docstrings, the layout of the code, warnings, and an `if` that ends in `raise`.
+Words and checks do not count: comments, docstrings, the layout of the code, warnings, an `if` that ends in `raise`, and
+imports for nothing else.
 A row that was made passed the checks of its day, and what they say or refuse today leaves its score as it is.
 """
 
@@ -23,7 +24,9 @@ def changes_since(commit: str, files: tuple[str, ...]) -> list[str] | None:
         found = []
         for line in raw.splitlines():
             _, _, before, after, kind, path = line.split(maxsplit=5)
-            if kind != "A" and (kind == "D" or not path.endswith(".py") or computes(before) != computes(after)):
+            exports = path.endswith("__init__.py")  # what is imported there is for others
+            compared = kind not in "AD" and path.endswith(".py")
+            if kind != "A" and not (compared and computes(before, exports) == computes(after, exports)):
                 found.append(path)
         return found
     except (OSError, subprocess.SubprocessError):
@@ -31,24 +34,29 @@ def changes_since(commit: str, files: tuple[str, ...]) -> list[str] | None:
 
 
 @functools.cache
-def computes(blob: str) -> str:
-    """A Python file of git's store as its syntax tree, without words and checks."""
-    return ast.dump(Plain().visit(ast.parse(git("cat-file", "blob", blob))))
+def computes(blob: str, exports: bool = False) -> str:
+    """A Python file of git's store as its syntax tree, without words and checks; with all imports if it `exports`."""
+    return ast.dump(plain(git("cat-file", "blob", blob), exports))
+
+
+def plain(text: str, exports: bool = False) -> ast.AST:
+    """The syntax tree of a file without words and checks, and without imports of what it does not use then."""
+    tree: ast.AST = Plain().visit(ast.parse(text))
+    if not exports:
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        tree = Needed(used).visit(tree)
+    return tree
 
 
 class Plain(ast.NodeTransformer):
     """Takes docstrings, warnings and checks away."""
 
-    def visit_Import(self, node: ast.Import) -> ast.Import | None:
-        """No `import warnings`: what it is for is gone."""
-        return None if [name.name for name in node.names] == ["warnings"] else node
-
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        """No string that stands alone, no `warnings.warn(...)`."""
+        """No string that stands alone, no `warnings.warn(...)` or other call of a name that begins with warn."""
         call = node.value
         if isinstance(call, ast.Constant) and isinstance(call.value, str):
             return None
-        warns = isinstance(call, ast.Call) and ast.unparse(call.func) == "warnings.warn"
+        warns = isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2].startswith("warn")
         return None if warns else node
 
     def visit_Try(self, node: ast.Try) -> ast.Try:
@@ -65,3 +73,20 @@ class Plain(ast.NodeTransformer):
             return None
         self.generic_visit(node)
         return node if node.body else None
+
+
+class Needed(ast.NodeTransformer):
+    """Takes imports of names away that are not `used`."""
+
+    def __init__(self, used: set[str]) -> None:
+        self.used = used
+
+    def visit_Import(self, node: ast.Import) -> ast.Import | None:
+        """`import a.b` gives the name a."""
+        node.names = [one for one in node.names if (one.asname or one.name.partition(".")[0]) in self.used]
+        return node if node.names else None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
+        """`from a import b as c` gives the name c, and `*` any."""
+        node.names = [one for one in node.names if one.name == "*" or (one.asname or one.name) in self.used]
+        return node if node.names else None

@@ -197,11 +197,15 @@ def bench(
     profile: Annotated[
         Path | None, typer.Option(help="write there where the time of a training step goes", show_default=False)
     ] = None,
+    same_memory: Annotated[
+        bool, typer.Option("--same-memory", help="give the others the memory settings of graphcl's commands too")
+    ] = False,
 ) -> None:
     """Measure the speed and memory of graphcl on this machine against what people run today."""
     inside = Path(__file__).parent / "benchmarks"  # in a wheel; beside the package in a checkout
     sys.path.insert(0, str(inside if inside.is_dir() else Path(__file__).parent.parent / "benchmarks"))
-    importlib.import_module("bench").main(rows.split(",") if rows else [], full, json_file, profile, out)
+    names = rows.split(",") if rows else []
+    importlib.import_module("bench").main(names, full, json_file, profile, out, same_memory)
 
 
 cli_benchmark.register(app)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from graphcl.process import set_threads
+from graphcl.process import set_threads, warn_of_slow_bf16
 
 if TYPE_CHECKING:
     from graphcl.evaluate.tasks import Judged
@@ -272,6 +272,7 @@ def lowered(precision: str, device: str) -> AbstractContextManager[None]:
     """What computes in bfloat16 where it may, if the precision says so."""
     import torch
 
+    warn_of_slow_bf16(precision, device)
     return torch.autocast(device, torch.bfloat16, enabled=precision != "32")
 
 

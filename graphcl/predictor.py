@@ -28,6 +28,7 @@ from graphcl.evaluate.finetune import FineTuned, Model, Settings, Trained, by_ru
 from graphcl.evaluate.scores import METRICS
 from graphcl.evaluate.tasks import Classes, Judged, Task, make_task
 from graphcl.hub import Pretrained, PretrainedConfig, make_encoder
+from graphcl.process import warn_of_slow_bf16
 from graphcl.read_config import config_error
 
 MOLECULES = Settings(batch_size=32, dropout=0.5)  # as GraphCL fine-tunes on molecules
@@ -95,6 +96,7 @@ class Predictor(nn.Module):
         if precision not in ("32", "bf16-mixed"):
             raise ValueError(f"precision must be '32' or 'bf16-mixed', got {precision!r}")
         device = device_of(self)
+        warn_of_slow_bf16(precision, device.type)
         found = []
         with torch.no_grad():
             for rows in torch.arange(len(source)).split(batch_size):
@@ -182,6 +184,7 @@ def train_predictor(
         raise ValueError("the model embeds nodes, it has no readout; to predict for molecules take a graph-level one")
     device = torch.device(device or (device_of(start) if isinstance(start, Pretrained) else "cpu"))
     task = make_task(source.y, len(source), split, metric, "the split", device, names)
+    warn_of_slow_bf16(settings.precision, device.type)
     trained = []
     for seed in seeds:
         if isinstance(start, Pretrained):

@@ -6,10 +6,14 @@ import ctypes
 import math
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # of glibc's mallopt
+_asked_here = False  # for huge pages, not by who started the process
 
 
 def tune_memory() -> None:
@@ -22,12 +26,49 @@ def tune_memory() -> None:
     The command line does this; a library must not change its process by itself. What the environment sets stays:
     THP_MEM_ALLOC_ENABLE=0 turns huge pages off, and any MALLOC_MMAP_MAX_ leaves glibc as it is.
     """
-    os.environ.setdefault(HUGE_PAGES, "1")
+    global _asked_here
+    if HUGE_PAGES not in os.environ:
+        os.environ[HUGE_PAGES], _asked_here = "1", True
+    _set_malloc()
+
+
+def _set_malloc() -> None:
     if sys.platform.startswith("linux") and "MALLOC_MMAP_MAX_" not in os.environ:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
         if mallopt is not None:
             mallopt(_MMAP_MAX, 0)
             mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def untuned() -> Iterator[None]:
+    """Processes that are started in it have the memory that others have, not what `tune_memory` gave this one."""
+    if not _asked_here:
+        yield
+        return
+    kept = os.environ.pop(HUGE_PAGES)
+    try:
+        yield
+    finally:
+        os.environ[HUGE_PAGES] = kept
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU has products in bfloat16, as far as torch tells; without them each number is made by itself."""
+    import torch
+
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return known is None or bool(known())
+
+
+def warn_of_slow_bf16(precision: str, device: str) -> None:
+    """Warn where `bf16-mixed` is asked for on a CPU without such products: it would take many times as long as 32."""
+    if precision == "bf16-mixed" and device == "cpu" and not multiplies_bf16():
+        warnings.warn(
+            "precision bf16-mixed on a CPU without bfloat16 products (AVX-512 or AMX) is many times slower than 32; "
+            "take precision 32",
+            stacklevel=3,
+        )
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

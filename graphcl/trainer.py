@@ -27,6 +27,7 @@ from torch_geometric.data import Data
 from graphcl.checkpoint import save_weights
 from graphcl.config import TrainConfig, near
 from graphcl.methods.method import Method
+from graphcl.process import warn_of_slow_bf16
 from graphcl.runlog import Metrics, Progress, StopSignal, write_environment
 from graphcl.state import Place, Run, check_state, check_weights, open_folder, restore, save
 
@@ -150,6 +151,7 @@ def start_fabric(train: TrainConfig) -> Fabric:
         raise ValueError("train.device=cuda, but torch finds no CUDA device here; use train.device=auto or cpu")
     if device == "cpu" and train.precision == "16-mixed":  # Fabric would take bf16 without a word
         raise ValueError("train.precision=16-mixed needs a CUDA device; on a CPU use bf16-mixed or 32")
+    warn_of_slow_bf16(train.precision, device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         fabric = Fabric(accelerator=device, devices=1, precision=train.precision)

@@ -1,5 +1,6 @@
 """`graphcl bench`: every row measures what it names, at tiny sizes; judging, files, and the command."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,7 +12,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from graphcl import cli
+from graphcl import cli, process
+from graphcl.process import multiplies_bf16
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
@@ -53,6 +55,10 @@ TINY = {
 MEASURES = list(dict.fromkeys(row.measure for row in bench.ROWS.values()))
 
 
+def numba():
+    return rows.view_kernels.native() is not None
+
+
 @pytest.fixture
 def brief(monkeypatch, tmp_path):
     """One repeat of everything, no further processes, small products for limits."""
@@ -72,8 +78,10 @@ def test_every_row_has_its_sides(brief, function):
     found = function(CPU, **TINY[function])
     assert all(math.isfinite(value) and value >= 0 for value in found.sides.values()), found.sides
     named = {side for row in bench.ROWS.values() if row.measure is function for side in (row.ours, row.theirs)}
-    numba = rows.view_kernels.native() is not None
-    assert named - LIBRARIES - (set() if numba else {"native"}) <= found.sides.keys()
+    elsewhere = LIBRARIES | {
+        side for side, here in (("native", numba()), ("bf16-mixed", multiplies_bf16())) if not here
+    }
+    assert named - elsewhere <= found.sides.keys()
     assert found.data
     if found.work:
         assert found.work[0] in {"copy", "rows", *limits.GEMMS} and found.work[1] > 0
@@ -135,6 +143,58 @@ def test_sides_take_turns_and_the_median_counts():
     found = measure.medians({"a": side("a"), "b": side("b")}, CPU, repeats=3)
     assert calls == list("abababab")
     assert found == {"a": 2.0, "b": 7.0}  # of 1, 30, 2 and of 7, 8, 6: the first turn does not count
+
+
+def failing(device):
+    return Measured(measure.medians({"ours": lambda: None, "scatter": lambda: 1 / 0}, device, 1, 0.0))
+
+
+def whose(device):
+    """Sides that tell their process, and what it would do with huge pages."""
+    number = lambda: float(os.getpid())  # noqa: E731
+    pages = lambda: float(os.environ.get(process.HUGE_PAGES, "-1"))  # noqa: E731
+    return Measured(measure.medians({"ours": number, "scatter": number, "GINConv": pages}, device, 3, 0.0))
+
+
+def test_what_people_run_has_its_turns_in_a_process_that_is_not_tuned(monkeypatch):
+    monkeypatch.delenv(process.HUGE_PAGES, raising=False)
+    monkeypatch.setattr(process, "_set_malloc", lambda: None)  # this process goes on as it is
+    monkeypatch.setattr(process, "_asked_here", False)
+    process.tune_memory()
+    with contextlib.closing(measure.Others()) as others:
+        assert os.environ[process.HUGE_PAGES] == "1"
+        with others.row(whose, CPU):
+            sides = whose(CPU).sides
+        assert sides["ours"] == os.getpid() and sides["scatter"] == others.process.pid and sides["GINConv"] == -1
+        with pytest.raises(ZeroDivisionError), others.row(failing, CPU):
+            failing(CPU)
+        with others.row(whose, CPU):
+            assert whose(CPU).sides == sides, "it goes on after a failure"
+        assert whose(CPU).sides["scatter"] == os.getpid(), "outside a row all is here"
+        others.process.kill()
+        ended = r"the process that measures 'scatter' has ended; was there memory"
+        with pytest.raises(RuntimeError, match=ended), others.row(whose, CPU):
+            whose(CPU)
+
+
+def test_every_side_is_ours_or_a_limit_or_what_people_run():
+    limit = {"MLPs", "gemms", "products", "1 GB", "cheapest"}
+    ours = {"ours", "torch", "native", "32", "bf16-mixed", "2+2", "9+3", "dearest", "ours, GIN"}
+    assert {row.theirs for row in bench.ROWS.values()} == limit | measure.PEOPLE
+    assert {row.ours for row in bench.ROWS.values()} == ours
+
+
+def test_a_processor_without_bf16_has_no_such_rows(monkeypatch, brief):
+    for module in (rows, limits):
+        monkeypatch.setattr(module, "multiplies_bf16", lambda: False)
+    assert "bf16 gemm 2048x2048x2048" not in limits.limits(CPU)
+    found = rows.chem_pretraining(CPU, count=6, width=8)
+    assert found.sides.keys() == {"32", "loop"}
+    assert bench.judged("chem_bf16", bench.ROWS["chem_bf16"], found, {}) is None
+    for module in (rows, limits):
+        monkeypatch.setattr(module, "multiplies_bf16", lambda: True)
+    assert "bf16 gemm 2048x2048x2048" in limits.limits(CPU)
+    assert "bf16-mixed" in rows.chem_pretraining(CPU, count=6, width=8).sides
 
 
 def test_peak_is_exact():
@@ -208,7 +268,7 @@ def test_the_file_keeps_rows_that_were_not_measured_again(tmp_path, monkeypatch,
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     printed = out.export_text()
     assert "3.00 x" in printed and "≥ 2" in printed and "yes" in printed
-    assert "not here (native: numba on a CPU; libraries: installed): c" in printed
+    assert "not here (native: numba on a CPU; bf16: a processor that has it; libraries: installed): c" in printed
 
     made["a"] = made["a"]._replace(measure=lambda device: Measured({"ours": 3.0, "theirs": 3.0}))
     bench.run(bench.chosen(["a"], False), file, CPU, Console(quiet=True))
@@ -248,9 +308,13 @@ def test_the_command(capsys, monkeypatch, tmp_path):
         (tmp_path / "other.json").write_text(text)
         code, printed = call("--json", "other.json")
         assert code == 2 and "--json other.json: holds something else than rows" in printed.err
-    monkeypatch.setattr(bench, "run", lambda wanted, file, device, out: out.print(f"{list(wanted)} {file}"))
+    monkeypatch.setattr(
+        bench, "run", lambda wanted, file, device, out, alike: out.print(f"{list(wanted)} {file} {alike}")
+    )
     code, printed = call("--rows", "queue,infonce", "--json", "x.json")
-    assert code == 0 and "['infonce', 'queue'] x.json" in printed.out
+    assert code == 0 and "['infonce', 'queue'] x.json False" in printed.out
+    code, printed = call("--rows", "queue,infonce,infonce_memory", "--same-memory")
+    assert code == 0 and "['infonce', 'infonce_memory'] None True" in printed.out, "rows beside what people run"
 
 
 def test_every_row_is_explained():

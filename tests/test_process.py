@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from graphcl.process import HUGE_PAGES, set_threads, tune_memory, usable_cores
+from graphcl import build, fit, load_config, process
+from graphcl.process import HUGE_PAGES, set_threads, tune_memory, untuned, usable_cores, warn_of_slow_bf16
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,33 @@ def test_freed_memory_is_kept_for_the_next_tensor():
         for how in ("plain", "tuned")
     ]
     assert faults[1] < faults[0] / 10
+
+
+def test_a_process_started_untuned_has_what_the_user_gave(monkeypatch):
+    monkeypatch.setattr(process, "_set_malloc", lambda: None)
+    monkeypatch.setattr(process, "_asked_here", False)
+    monkeypatch.setenv(HUGE_PAGES, "1")
+    tune_memory()
+    with untuned():
+        assert os.environ[HUGE_PAGES] == "1", "the user's own"
+    monkeypatch.delenv(HUGE_PAGES)
+    tune_memory()
+    with pytest.raises(KeyError), untuned():
+        assert HUGE_PAGES not in os.environ
+        raise KeyError
+    assert os.environ[HUGE_PAGES] == "1"
+
+
+def test_bf16_on_a_processor_without_it_is_warned_of(monkeypatch, recwarn):
+    monkeypatch.setattr(process, "multiplies_bf16", lambda: True)
+    warn_of_slow_bf16("bf16-mixed", "cpu")
+    monkeypatch.setattr(process, "multiplies_bf16", lambda: False)
+    warn_of_slow_bf16("32", "cpu")
+    warn_of_slow_bf16("bf16-mixed", "cuda")
+    assert not recwarn
+    run = build(load_config("dgi", ["train.precision=bf16-mixed", "train.max_steps=1", "train.device=cpu"]))
+    with pytest.warns(UserWarning, match=r"bf16-mixed on a CPU without bfloat16 products .* take precision 32"):
+        fit(run, progress=False)
 
 
 def test_huge_pages_are_asked_for_but_not_against_the_users_word(monkeypatch):

@@ -22,6 +22,7 @@ from graphcl.encoders.dropout import Dropout
 from graphcl.encoders.inputs import NodeNorm
 from graphcl.evaluate.scores import Scores, listed
 from graphcl.evaluate.tasks import FINE_TUNING_METRICS, VALUE_METRICS, Judged, Task, make_task, places
+from graphcl.process import warn_of_slow_bf16
 
 LAST_PROTOCOL, CLEAN_PROTOCOL, PAPER_PROTOCOL = "finetune-last/clean/1", "finetune/clean/1", "finetune/paper/1"
 STATEMENTS = {
@@ -127,6 +128,7 @@ def finetune(
         given = "many graphs need a readout" if graphs else "the nodes of one graph need none"
         raise ValueError(f"{given}, got readout={readout!r}; use graphcl.encoders.Readout for graphs, None for nodes")
     device = device_of(encoder) if device is None else torch.device(device)
+    warn_of_slow_bf16(precision, device.type)
     n = len(source) if isinstance(source, GraphStore) else int(source.num_nodes or 0)
     found = []
     for number, one in enumerate(listed(split)):
