@@ -30,6 +30,8 @@ def tables() -> dict[str, str]:
     if (RESULTS / "bench.json").exists():
         result = json.loads((RESULTS / "bench.json").read_text())
         made |= {"bench": bench(result), "growth": growth(result)}
+    if (RESULTS / "bench-same-memory.json").exists():
+        made["bench-same-memory"] = bench(json.loads((RESULTS / "bench-same-memory.json").read_text()), short=True)
     return made
 
 
@@ -75,23 +77,27 @@ def epochs(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def bench(result: dict) -> str:
-    """Ratios of `graphcl bench`, what they must be, and the machine's limits."""
-    lines = [
-        "| row | what | on | ratio | needs | aims at | holds | of the machine's limit |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+def bench(result: dict, short: bool = False) -> str:
+    """Ratios of `graphcl bench`, what they must be, and the machine's limits; `short`: no limits."""
+    head = ["row", "what", "on", "ratio", "needs", "aims at", "holds", "of the machine's limit"]
+    lines, elsewhere = [], {}
     for row in result["rows"]:
         sign, holds = "≤" if row["at_most"] else "≥", {None: "", True: "yes", False: "**no**"}[row["ok"]]
         bounds = ["" if row[key] is None else f"{sign} {row[key]:g}" for key in ("floor", "stretch")]
         cells = [f"`{row['name']}`", row["what"], row["data"], f"{row['ratio']:.3g} x", *bounds, holds]
         cells.append(f"{row['of_limit']:.0%} of {row['limit']}" if "limit" in row else "")
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells[:-1] if short else cells)
+        if row["machine"] != result["machine"]:
+            elsewhere.setdefault(row["machine"], []).append(f"`{row['name']}`")
     limits = [
         f"{name} {value / 1e9:,.1f} {'GFLOP/s' if 'gemm' in name else 'GB/s'}"
         for name, value in result["limits"].items()
     ]
-    return "\n".join([*lines, "", f"{result['machine']}, {result['device']}; {', '.join(limits)}."])
+    machine = f"{result['machine']}, {result['device']}" + (f"; {', '.join(limits)}" if not short else "")
+    for name, rows in elsewhere.items():
+        machine += f". Measured on another machine, {name}: {', '.join(rows)}"
+    columns = head[:-1] if short else head
+    return "\n".join([line_of(columns), "|---" * len(columns) + "|", *map(line_of, lines), "", f"{machine}."])
 
 
 def growth(result: dict) -> str:
