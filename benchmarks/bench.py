@@ -171,23 +171,35 @@ def main(
 ) -> None:
     """What the command does: the profile if asked for, else the table, or both if rows were asked for as well.
 
-    alike: what people run has our memory settings too; rows without such a side are left out.
+    alike: what people run has our memory settings too; only rows of time that have such a side.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = chosen(names, full)
     if alike:
-        wanted = {name: row for name, row in wanted.items() if row.theirs in PEOPLE}
+        wanted = {name: row for name, row in wanted.items() if timed_beside_people(name, row)}
+        if left := [name for name in names if name not in wanted]:
+            raise ValueError(f"--same-memory: {', '.join(left)} is not timed against what people run; leave it out")
     for path, option in ((file, "--json"), (profile, "--profile")):
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"{option} {path}: there is no folder {str(path.parent)!r}")
-    if file is not None:
-        rows_in(file)  # better told now than after the first row
+    if file is not None:  # better told now than after the first row
+        mixed = [
+            row["name"] for row in rows_in(file) if row.get("same_memory", alike) != alike and row["name"] in wanted
+        ]
+        if mixed:
+            kind = "without --same-memory" if alike else "of --same-memory"
+            raise ValueError(f"--json {file}: holds rows {kind}, as {mixed[0]!r}; give another file")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if profile is not None:
         with threads(1):
             out.print(write_phases(profile, device), highlight=False)
     if profile is None or names or full or file is not None or alike:
         run(wanted, file, device, out, alike)
+
+
+def timed_beside_people(name: str, row: Row) -> bool:
+    """Whether the memory that what people run has may matter to the row."""
+    return row.theirs in PEOPLE and "memory" not in name
 
 
 def run(
@@ -201,6 +213,7 @@ def run(
     missing: list[str] = []
     measured: dict[Callable[..., Measured], Measured] = {}
     limit: dict[str, float] = {}
+    where()  # the commit is that of the beginning
     try:
         with (
             threads(1),
@@ -218,7 +231,8 @@ def run(
                 if result is None:
                     missing.append(name)
                     continue
-                found.append(result | where() | {"device": described(device)})
+                told = {"same_memory": alike} if timed_beside_people(name, row) else {}
+                found.append(result | told | where() | {"device": described(device)})
                 if file is not None:  # after each row, since some take minutes
                     write(file, found, limit, device)
     finally:  # when stopped too

@@ -9,9 +9,11 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import pickle
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -85,14 +87,19 @@ class Others:
     asking: Any = None  # the connection, in the process that is asked
 
     def __init__(self) -> None:
+        self.process: Any = None  # started when it is needed: while it starts, what is measured here would suffer
+        self.connection: Any = None
+        self.wanted: tuple[Callable[[torch.device], Measured], torch.device] | None = None
+        self.begun = False
+
+    def start(self) -> None:
+        """Start the process."""
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=Others.serve, args=(theirs, torch.get_num_threads()), daemon=True)
         with untuned():
             self.process.start()
         theirs.close()  # so that its end is noticed
-        self.wanted: tuple[Callable[[torch.device], Measured], torch.device] | None = None
-        self.begun = False
 
     @contextmanager
     def row(self, measure: Callable[[torch.device], Measured], device: torch.device) -> Iterator[None]:
@@ -110,6 +117,8 @@ class Others:
 
     def turn(self, name: str, count: int) -> float:
         """Seconds of a call there; what it raises there is raised here."""
+        if self.process is None:
+            self.start()
         try:
             if not self.begun:
                 self.connection.send(self.wanted)
@@ -124,8 +133,9 @@ class Others:
 
     def close(self) -> None:
         """End the process."""
-        self.process.terminate()
-        self.process.join()
+        if self.process is not None:
+            self.process.terminate()
+            self.process.join()
 
     @staticmethod
     def serve(connection: Any, threads: int) -> None:
@@ -141,8 +151,9 @@ class Others:
                 except Done:
                     pass
                 except Exception as error:  # in making the sides
+                    told = picklable(error)
                     while connection.recv() is not None:
-                        connection.send(error)
+                        connection.send(told)
                 connection.send(Done())
 
     @staticmethod
@@ -150,10 +161,21 @@ class Others:
         """Measure what is asked for until nothing is; then Done."""
         while (asked := Others.asking.recv()) is not None:
             try:
-                Others.asking.send(turn(*asked))
+                found: object = turn(*asked)
             except Exception as error:
-                Others.asking.send(error)
+                found = picklable(error)
+            Others.asking.send(found)
         raise Done
+
+
+def picklable(error: Exception) -> Exception:
+    """The error with where it was raised, or if it cannot be sent to another process one that says the same."""
+    error.add_note("in the process of what people run:\n" + "".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def timed(call: Callable[[], object], count: int, device: torch.device) -> float:

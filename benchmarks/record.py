@@ -31,11 +31,11 @@ def read(name: str) -> list[dict[str, Any]]:
 
 
 def append(name: str, row: Mapping[str, Any]) -> None:
-    """Add a row with commit, versions and hardware."""
+    """Add a row with commit (if it has none), versions and hardware."""
     RESULTS.mkdir(exist_ok=True)
     with open(RESULTS / f"{name}.jsonl", "a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps({**row, **where()}) + "\n")
+        file.write(json.dumps({**row, **where(), "commit": row.get("commit", COMMIT)}) + "\n")
 
 
 def where() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from record import ROOT, append, key_of, read
 
-from graphcl import load_config
+from graphcl import ledger, load_config
 from graphcl.process import set_threads
 
 FOLDER = ROOT / "configs"
@@ -44,6 +44,7 @@ def measured() -> dict[str, dict[str, Any]]:
 def measure(name: str) -> None:
     """Run it in a process of its own, and add a row."""
     set_threads()  # as the process does for itself; the row says how many
+    commit = ledger.commit()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "graphcl", "pretrain", name, "--quiet", f"run.dir={folder}/run"]
         begun = time.perf_counter()
@@ -62,6 +63,7 @@ def measure(name: str) -> None:
         "whole_seconds": round(seconds, 1),
         "peak_memory_mb": round(used.ru_maxrss / 1024),
         "scores": scores,
+        "commit": commit,
     }
     append("configs", row)
     print(row, flush=True)

@@ -24,9 +24,8 @@ def changes_since(commit: str, files: tuple[str, ...]) -> list[str] | None:
         found = []
         for line in raw.splitlines():
             _, _, before, after, kind, path = line.split(maxsplit=5)
-            exports = path.endswith("__init__.py")  # what is imported there is for others
             compared = kind not in "AD" and path.endswith(".py")
-            if kind != "A" and not (compared and computes(before, exports) == computes(after, exports)):
+            if kind != "A" and not (compared and computes(before) == computes(after)):
                 found.append(path)
         return found
     except (OSError, subprocess.SubprocessError):
@@ -34,29 +33,44 @@ def changes_since(commit: str, files: tuple[str, ...]) -> list[str] | None:
 
 
 @functools.cache
-def computes(blob: str, exports: bool = False) -> str:
-    """A Python file of git's store as its syntax tree, without words and checks; with all imports if it `exports`."""
-    return ast.dump(plain(git("cat-file", "blob", blob), exports))
+def computes(blob: str) -> str:
+    """A Python file of git's store as its syntax tree, without words and checks."""
+    return ast.dump(plain(git("cat-file", "blob", blob)))
 
 
-def plain(text: str, exports: bool = False) -> ast.AST:
-    """The syntax tree of a file without words and checks, and without imports of what it does not use then."""
+def plain(text: str) -> ast.AST:
+    """The syntax tree of a file without words and checks, and without imports for nothing but these.
+
+    Imports that nothing needs, words and checks included, stay: they are for other files, or for what they do.
+    """
+    before = names_in(ast.parse(text))
     tree: ast.AST = Plain().visit(ast.parse(text))
-    if not exports:
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        tree = Needed(used).visit(tree)
-    return tree
+    return Needed(before - names_in(tree)).visit(tree)
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """The names that are read or written in it."""
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+SIMPLE = ast.Name | ast.Attribute | ast.Constant | ast.expr_context  # computing none of these does anything
 
 
 class Plain(ast.NodeTransformer):
     """Takes docstrings, warnings and checks away."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        """No string that stands alone, no `warnings.warn(...)` or other call of a name that begins with warn."""
+        """No string that stands alone, no `warnings.warn(...)`, no call `warn_of_...(names, constants)`."""
         call = node.value
         if isinstance(call, ast.Constant) and isinstance(call.value, str):
             return None
-        warns = isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2].startswith("warn")
+        if not isinstance(call, ast.Call):
+            return node
+        values = [*call.args, *(keyword.value for keyword in call.keywords)]
+        plain_values = all(isinstance(part, SIMPLE) for value in values for part in ast.walk(value))
+        warns = ast.unparse(call.func) == "warnings.warn" or (
+            isinstance(call.func, ast.Name) and call.func.id.startswith("warn_of_") and plain_values
+        )
         return None if warns else node
 
     def visit_Try(self, node: ast.Try) -> ast.Try:
@@ -76,17 +90,21 @@ class Plain(ast.NodeTransformer):
 
 
 class Needed(ast.NodeTransformer):
-    """Takes imports of names away that are not `used`."""
+    """Takes imports of the names `idle` away, but for those that are tried."""
 
-    def __init__(self, used: set[str]) -> None:
-        self.used = used
+    def __init__(self, idle: set[str]) -> None:
+        self.idle = idle
+
+    def visit_Try(self, node: ast.Try) -> ast.Try:
+        """All of it: an import that fails is caught there."""
+        return node
 
     def visit_Import(self, node: ast.Import) -> ast.Import | None:
         """`import a.b` gives the name a."""
-        node.names = [one for one in node.names if (one.asname or one.name.partition(".")[0]) in self.used]
+        node.names = [one for one in node.names if (one.asname or one.name.partition(".")[0]) not in self.idle]
         return node if node.names else None
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
-        """`from a import b as c` gives the name c, and `*` any."""
-        node.names = [one for one in node.names if one.name == "*" or (one.asname or one.name) in self.used]
+        """`from a import b as c` gives the name c."""
+        node.names = [one for one in node.names if (one.asname or one.name) not in self.idle]
         return node if node.names else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Iterator
@@ -54,19 +55,22 @@ def untuned() -> Iterator[None]:
 
 
 def multiplies_bf16() -> bool:
-    """Whether the CPU has products in bfloat16, as far as torch tells; without them each number is made by itself."""
+    """Whether the CPU has instructions for products in bfloat16, as far as torch tells."""
     import torch
 
+    asked = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    if platform.machine() in ("x86_64", "AMD64") and all(asked):
+        return any(ask() for ask in asked if ask)
     known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return known is None or bool(known())
 
 
 def warn_of_slow_bf16(precision: str, device: str) -> None:
-    """Warn where `bf16-mixed` is asked for on a CPU without such products: it would take many times as long as 32."""
+    """Warn where `bf16-mixed` is asked for on a CPU that would emulate it, which is slower than float32."""
     if precision == "bf16-mixed" and device == "cpu" and not multiplies_bf16():
         warnings.warn(
-            "precision bf16-mixed on a CPU without bfloat16 products (AVX-512 or AMX) is many times slower than 32; "
-            "take precision 32",
+            "precision bf16-mixed on a CPU without bfloat16 instructions (AVX512-BF16 or AMX) is slower than 32, on "
+            "some many times; take precision 32",
             stacklevel=3,
         )
 

@@ -145,8 +145,23 @@ def test_sides_take_turns_and_the_median_counts():
     assert found == {"a": 2.0, "b": 7.0}  # of 1, 30, 2 and of 7, 8, 6: the first turn does not count
 
 
+class Odd(Exception):
+    """Cannot be read again from what it is written as."""
+
+    def __init__(self, number, word):
+        super().__init__(f"{number} {word}")
+
+
+def fail():
+    raise Odd(3, "bonds")
+
+
 def failing(device):
     return Measured(measure.medians({"ours": lambda: None, "scatter": lambda: 1 / 0}, device, 1, 0.0))
+
+
+def failing_oddly(device):
+    return Measured(measure.medians({"ours": lambda: None, "scatter": fail}, device, 1, 0.0))
 
 
 def whose(device):
@@ -162,12 +177,15 @@ def test_what_people_run_has_its_turns_in_a_process_that_is_not_tuned(monkeypatc
     monkeypatch.setattr(process, "_asked_here", False)
     process.tune_memory()
     with contextlib.closing(measure.Others()) as others:
-        assert os.environ[process.HUGE_PAGES] == "1"
+        assert os.environ[process.HUGE_PAGES] == "1" and others.process is None, "started when it is needed"
         with others.row(whose, CPU):
             sides = whose(CPU).sides
         assert sides["ours"] == os.getpid() and sides["scatter"] == others.process.pid and sides["GINConv"] == -1
-        with pytest.raises(ZeroDivisionError), others.row(failing, CPU):
+        with pytest.raises(ZeroDivisionError) as told, others.row(failing, CPU):
             failing(CPU)
+        assert "in the process of what people run" in told.value.__notes__[0]
+        with pytest.raises(RuntimeError, match="Odd: 3 bonds"), others.row(failing_oddly, CPU):
+            failing_oddly(CPU)
         with others.row(whose, CPU):
             assert whose(CPU).sides == sides, "it goes on after a failure"
         assert whose(CPU).sides["scatter"] == os.getpid(), "outside a row all is here"
@@ -175,6 +193,17 @@ def test_what_people_run_has_its_turns_in_a_process_that_is_not_tuned(monkeypatc
         ended = r"the process that measures 'scatter' has ended; was there memory"
         with pytest.raises(RuntimeError, match=ended), others.row(whose, CPU):
             whose(CPU)
+
+
+def test_rows_are_measured_beside_another_process_unless_memory_is_the_same(monkeypatch, brief, tmp_path):
+    monkeypatch.setattr(bench, "ROWS", {"a": row(measure=whose, theirs="scatter")})
+    file = tmp_path / "bench.json"
+    (found,) = bench.run(bench.ROWS, file, CPU, Console(quiet=True))
+    assert found["seconds"]["ours"] == os.getpid() != found["seconds"]["scatter"] and found["same_memory"] is False
+    (found,) = bench.run(bench.ROWS, None, CPU, Console(quiet=True), alike=True)
+    assert found["seconds"]["ours"] == os.getpid() == found["seconds"]["scatter"] and found["same_memory"] is True
+    with pytest.raises(ValueError, match=r"bench.json: holds rows without --same-memory, as 'a'; give another file"):
+        bench.main([], False, file, None, Console(quiet=True), alike=True)
 
 
 def test_every_side_is_ours_or_a_limit_or_what_people_run():
@@ -313,8 +342,10 @@ def test_the_command(capsys, monkeypatch, tmp_path):
     )
     code, printed = call("--rows", "queue,infonce", "--json", "x.json")
     assert code == 0 and "['infonce', 'queue'] x.json False" in printed.out
-    code, printed = call("--rows", "queue,infonce,infonce_memory", "--same-memory")
-    assert code == 0 and "['infonce', 'infonce_memory'] None True" in printed.out, "rows beside what people run"
+    code, printed = call("--rows", "infonce,gather", "--same-memory")
+    assert code == 0 and "['gather', 'infonce'] None True" in printed.out
+    code, printed = call("--rows", "infonce,queue,infonce_memory", "--same-memory")
+    assert code == 2 and "--same-memory: queue, infonce_memory is not timed against what people run" in printed.err
 
 
 def test_every_row_is_explained():

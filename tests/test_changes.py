@@ -9,7 +9,7 @@ from graphcl import changes, ledger
 
 OLD = '''
 """A module."""
-import warnings
+import a.registers
 
 def scale(x, by=2.0):
     """Twice."""
@@ -26,14 +26,12 @@ SAME = {
         "    return", "    if x is None:\n        given = 'None'\n        raise TypeError(given)\n    return"
     ),
     "a check less": OLD.replace('    if by <= 0:\n        raise ValueError("bad")\n', ""),
-    "an import": OLD.replace("import warnings", "from graphcl.process import usable_cores as cores"),
-    "another warning": OLD.replace("import warnings", "from a import warn_of").replace(
-        "    return", "    warn_of(x)\n    return"
-    ),
-    "a check with an import": OLD.replace("import warnings", "import math").replace("by <= 0", "math.isnan(by)"),
+    "a check with an import": "import math\n" + OLD.replace("by <= 0", "math.isnan(by)"),
     "a warning": OLD.replace(
         "    return", "    if by > 100:\n        warnings.warn('large', stacklevel=2)\n    return"
-    ),
+    ).replace("import a", "import warnings\nimport a"),
+    "a warning by name": "from a import warn_of_large\n"
+    + OLD.replace("    return", "    warn_of_large(x.a, 3)\n    return"),
 }
 OTHER = {
     "a default": OLD.replace("2.0", "3.0"),
@@ -41,7 +39,12 @@ OTHER = {
     "a branch": OLD.replace("    return", "    if by > 100:\n        by = 100\n    return"),
     "otherwise": OLD.replace('raise ValueError("bad")', 'raise ValueError("bad")\n    else:\n        x = x + 1'),
     "a way out": OLD.replace("<= 0:", "<= 0:\n        if x is None:\n            return 0"),
+    "an import for what it does": OLD.replace("a.registers", "b.registers"),
+    "an import for other files": "from b import f\n",
+    "an import that is tried": "try:\n    import b\nexcept ImportError:\n    x = 1\nif x:\n    raise b\n",
     "where a name is from": "from b import scale\nscale(1)\n",
+    "a warning that computes": OLD.replace("    return", "    warn_of_large(x := x + 1)\n    return"),
+    "a warning that is called on": OLD.replace("    return", "    x.fit().warn_of_large()\n    return"),
     "a next round": "for x in y:\n    if x:\n        if z:\n            continue\n        raise ValueError\n",
     "what is caught": "try:\n    if x:\n        raise ValueError\nexcept ValueError:\n    x = 1\n",
     "a name in a test": OLD.replace("by <= 0", "(by := by - 1) <= 0"),
@@ -49,14 +52,16 @@ OTHER = {
 
 
 FIRST = {
+    "an import for other files": "from a import f\n",
+    "an import that is tried": "try:\n    import a\nexcept ImportError:\n    x = 1\nif x:\n    raise a\n",
     "where a name is from": "from a import scale\nscale(1)\n",
     "a next round": "for x in y:\n    pass\n",
     "what is caught": "try:\n    pass\nexcept ValueError:\n    x = 1\n",
 }
 
 
-def tree(text, exports=False):
-    return ast.dump(changes.plain(text, exports))
+def tree(text):
+    return ast.dump(changes.plain(text))
 
 
 @pytest.mark.parametrize("kind", SAME)
@@ -68,11 +73,6 @@ def test_words_and_checks_do_not_count(kind):
 def test_what_is_computed_counts(kind):
     first = FIRST.get(kind, OLD)
     assert OTHER[kind] != first and tree(OTHER[kind]) != tree(first)
-
-
-def test_imports_of_a_file_that_exports_them_count():
-    assert tree("from a import f") == tree("from b import f") == tree("")
-    assert tree("from a import f", exports=True) != tree("from b import f", exports=True)
 
 
 def test_files_are_compared_as_git_has_them(tmp_path, monkeypatch):

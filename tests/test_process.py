@@ -62,7 +62,7 @@ def test_bf16_on_a_processor_without_it_is_warned_of(monkeypatch, recwarn):
     warn_of_slow_bf16("bf16-mixed", "cuda")
     assert not recwarn
     run = build(load_config("dgi", ["train.precision=bf16-mixed", "train.max_steps=1", "train.device=cpu"]))
-    with pytest.warns(UserWarning, match=r"bf16-mixed on a CPU without bfloat16 products .* take precision 32"):
+    with pytest.warns(UserWarning, match=r"bf16-mixed on a CPU without bfloat16 instructions .* take precision 32"):
         fit(run, progress=False)
 
 
