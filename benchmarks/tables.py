@@ -80,15 +80,16 @@ def epochs(rows: list[dict]) -> str:
 def bench(result: dict, short: bool = False) -> str:
     """Ratios of `graphcl bench`, what they must be, and the machine's limits; `short`: no limits."""
     head = ["row", "what", "on", "ratio", "needs", "aims at", "holds", "of the machine's limit"]
-    lines, elsewhere = [], {}
+    lines: list[list[str]] = []
+    elsewhere: dict[str, list[str]] = {}
     for row in result["rows"]:
         sign, holds = "≤" if row["at_most"] else "≥", {None: "", True: "yes", False: "**no**"}[row["ok"]]
         bounds = ["" if row[key] is None else f"{sign} {row[key]:g}" for key in ("floor", "stretch")]
         cells = [f"`{row['name']}`", row["what"], row["data"], f"{row['ratio']:.3g} x", *bounds, holds]
         cells.append(f"{row['of_limit']:.0%} of {row['limit']}" if "limit" in row else "")
         lines.append(cells[:-1] if short else cells)
-        if row["machine"] != result["machine"]:
-            elsewhere.setdefault(row["machine"], []).append(f"`{row['name']}`")
+        if (row["machine"], row["device"]) != (result["machine"], result["device"]):
+            elsewhere.setdefault(f"{row['machine']}, {row['device']}", []).append(f"`{row['name']}`")
     limits = [
         f"{name} {value / 1e9:,.1f} {'GFLOP/s' if 'gemm' in name else 'GB/s'}"
         for name, value in result["limits"].items()
