@@ -70,7 +70,7 @@ def draw() -> None:
         lines: dict[str, dict[int, list[float]]] = {}
         for row in rows:
             if row["data"] == name:
-                line = lines.setdefault(" ".join([row["method"], *row["settings"]]), {})
+                line = lines.setdefault("\n".join([row["method"], *row["settings"]]), {})
                 line.setdefault(row["step"], []).append(100 * row["score"])
         for label, of_step in lines.items():
             steps = sorted(of_step)
