@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -141,6 +142,7 @@ class Others:
     def serve(connection: Any, threads: int) -> None:
         """What the process does: rows, until the one that asks ends."""
         torch.set_num_threads(threads)
+        warnings.simplefilter("ignore")  # the asking process says the same
         Others.asking = connection
         with suppress(EOFError, KeyboardInterrupt):
             while True:
