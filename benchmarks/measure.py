@@ -45,11 +45,16 @@ class Measured:
 
 
 def medians(
-    sides: Mapping[str, Callable[[], object]], device: torch.device, repeats: int = 5, least: float = 0.02
+    sides: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    repeats: int = 5,
+    least: float = 0.02,
+    most: float = 3.0,
 ) -> dict[str, float]:
     """Median seconds of each side, measured in turns (A B A B ...), after a first turn that does not count.
 
-    A quick side is called as often in a turn as takes `least` seconds. A side that returns a float has measured itself.
+    A quick side is called as often in a turn as takes `least` seconds. One that takes `most` seconds and more has its
+    first turn alone, and that counts. A side that returns a float has measured itself.
     While there are `Others`, sides of PEOPLE have their turns there.
     """
 
@@ -60,17 +65,20 @@ def medians(
     if Others.asking is not None:
         with no_collection():
             Others.answer(turn)
-    counts = {}
+    counts: dict[str, int] = {}
+    times: dict[str, list[float]] = {name: [] for name in sides}
     for name in sides:
         seconds = turn(name, 1)
+        if seconds >= most:
+            times[name].append(seconds)
+            continue
         if seconds < least:  # the first call may have compiled, or filled a cache
             seconds = turn(name, 1)
         counts[name] = max(1, min(1000, round(least / max(seconds, 1e-9))))
-    times: dict[str, list[float]] = {name: [] for name in sides}
     with no_collection():
         for _ in range(repeats):
-            for name in sides:
-                times[name].append(turn(name, counts[name]))
+            for name, count in counts.items():
+                times[name].append(turn(name, count))
     return {name: statistics.median(values) for name, values in times.items()}
 
 

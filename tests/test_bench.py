@@ -66,7 +66,9 @@ def brief(monkeypatch, tmp_path):
     for module in (rows, rows_molecules, growth):
         monkeypatch.setattr(module, "in_fresh_process", lambda function, *arguments: function(*arguments))
     for module in (rows, rows_molecules, limits):
-        monkeypatch.setattr(module, "medians", lambda sides, device, repeats=1: measure.medians(sides, device, 1, 0.0))
+        monkeypatch.setattr(
+            module, "medians", lambda sides, device, repeats=1, most=0: measure.medians(sides, device, 1, 0.0)
+        )
     monkeypatch.setattr(limits, "COPY", 1000)
     monkeypatch.setattr(limits, "ROWS", 100)
     monkeypatch.setattr(limits, "READS", 4600)
@@ -140,9 +142,13 @@ def test_sides_take_turns_and_the_median_counts():
 
         return call
 
-    found = measure.medians({"a": side("a"), "b": side("b")}, CPU, repeats=3)
+    found = measure.medians({"a": side("a"), "b": side("b")}, CPU, repeats=3, most=math.inf)
     assert calls == list("abababab")
     assert found == {"a": 2.0, "b": 7.0}  # of 1, 30, 2 and of 7, 8, 6: the first turn does not count
+    calls.clear()
+    answers = iter([9.0, 5.0, 1.0, 2.0, 4.0])
+    assert measure.medians({"a": side("a"), "b": side("b")}, CPU, repeats=3, most=6.0) == {"a": 9.0, "b": 2.0}
+    assert calls == list("abbbb"), "a slow side is measured once"
 
 
 class Odd(Exception):
