@@ -49,7 +49,7 @@ def medians(
     device: torch.device,
     repeats: int = 5,
     least: float = 0.02,
-    most: float = 3.0,
+    most: float = 2.0,
 ) -> dict[str, float]:
     """Median seconds of each side, measured in turns (A B A B ...), after a first turn that does not count.
 
