@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import pickle
 import statistics
 import sys
 import time
@@ -161,9 +160,9 @@ class Others:
                 except Done:
                     pass
                 except Exception as error:  # in making the sides
-                    told = picklable(error)
+                    said = sendable(error)
                     while connection.recv() is not None:
-                        connection.send(told)
+                        connection.send(said)
                 connection.send(Done())
 
     @staticmethod
@@ -173,19 +172,16 @@ class Others:
             try:
                 found: object = turn(*asked)
             except Exception as error:
-                found = picklable(error)
+                found = sendable(error)
             Others.asking.send(found)
         raise Done
 
 
-def picklable(error: Exception) -> Exception:
-    """The error with where it was raised, or if it cannot be sent to another process one that says the same."""
-    error.add_note("in the process of what people run:\n" + "".join(traceback.format_exception(error)))
-    try:
-        pickle.loads(pickle.dumps(error))
-        return error
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+def sendable(error: Exception) -> RuntimeError:
+    """What the asking process raises of an error here: of a type that it can be sent as, with where it was raised."""
+    said = RuntimeError(f"{type(error).__name__}: {error}")
+    said.add_note("in the process of what people run:\n" + "".join(traceback.format_exception(error)))
+    return said
 
 
 def timed(call: Callable[[], object], count: int, device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""The process before it computes: memory for large tensors, and as many threads as it may use. Imports no torch."""
+"""The process before it computes: memory for large tensors, threads, bfloat16. Imports no torch of itself."""
 
 from __future__ import annotations
 
