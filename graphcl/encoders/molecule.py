@@ -16,9 +16,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from graphcl.encoders.inputs import jumped, run_layers, widths
+from graphcl.encoders.aggregate import csr_of
+from graphcl.encoders.inputs import edge_weight, jumped, run_layers, widths
+from graphcl.encoders.molecule_alike import like_atoms, worth_it
 from graphcl.encoders.molecule_inputs import add_tables, atom_rows, check_codes, columns_of
-from graphcl.encoders.molecule_layers import BondConv, BondGATConv, BondGCNConv, BondSAGEConv, MoleculeLayer
+from graphcl.encoders.molecule_layers import (
+    BondConv,
+    BondGATConv,
+    BondGCNConv,
+    BondSAGEConv,
+    MoleculeLayer,
+    bond_counts,
+)
 
 
 class MoleculeGIN(nn.Module):
@@ -29,6 +38,8 @@ class MoleculeGIN(nn.Module):
         edge_attr [E, 3]. A masked atom is atom type 119, a masked bond bond type 5; every column of OGB's has a last
         row for what is masked or unknown (of the bond's type: 5).
     virtual_node: a node for every graph, tied to all of its atoms. Between layers h is then [N + B, hidden].
+    On the CPU, without edge weights and virtual nodes, atoms with like surroundings are computed once
+    (molecule_alike.py): the same numbers but for rounding.
     Raises ValueError for other features and categories (on CUDA a category beyond the tables is torch's device-side
     assert: looking first would wait for the device).
     """
@@ -54,7 +65,7 @@ class MoleculeGIN(nn.Module):
 
     def forward(self, data: Any) -> Tensor:
         """Embeddings [N, out_dim]."""
-        return _embed(self, data)
+        return _embed_alike(self, data)
 
 
 class MoleculeGCN(nn.Module):
@@ -176,3 +187,24 @@ def _start(encoder: Any, data: Any) -> Tensor:
 def _embed(encoder: Any, data: Any) -> Tensor:
     h = run_layers(encoder.layers, _start(encoder, data), data, encoder.jk)
     return h[: data.x.size(0)] if encoder.virtual_node else h
+
+
+def _embed_alike(encoder: Any, data: Any) -> Tensor:
+    """`_embed`, each row computed once for all atoms that have it: up to the end, or to the first dropout."""
+    like, layers, columns = encoder.get_parameter("atom.weight"), encoder.layers, columns_of(encoder.features)
+    check_codes(data.x, "x", columns.atoms, encoder.features)
+    check_codes(data.edge_attr, "edge_attr", columns.bonds, encoder.features)
+    if encoder.virtual_node or not worth_it(data.x, edge_weight(data, like), like.size(1)):
+        return _embed(encoder, data)
+    csr = csr_of(data.edge_index, data.x.size(0), loops=True)
+    counts = bond_counts(csr, data.edge_attr, None, like, columns, "sum")
+    drops = any(layer.finish[2].training and layer.finish[2].p > 0 for layer in layers)
+    first, kinds = like_atoms(data.x, data.edge_index, data.edge_attr, columns, counts, 1 if drops else len(layers))
+    rows, outs = atom_rows(encoder, data.x.index_select(0, first), columns.atoms), []
+    for layer, kind in zip(layers, kinds, strict=False):
+        rows = layer(rows, data, kind)
+        if encoder.jk == "cat" or kind is kinds[-1]:
+            outs.append(layer.finish[2](kind.spread(rows)))
+    for layer in layers[len(kinds) :]:
+        outs.append(layer(outs[-1], data))
+    return torch.cat(outs, dim=1) if encoder.jk == "cat" else outs[-1]

@@ -17,6 +17,7 @@ from torch_geometric.nn import GINConv
 
 from graphcl.encoders.aggregate import CSR, csr_of, entry_sum, remembered, weight_sums
 from graphcl.encoders.inputs import NodeNorm, edge_weight
+from graphcl.encoders.molecule_alike import Kinds, counted_norm
 from graphcl.encoders.molecule_inputs import Columns, add_tables, column_codes, columns_of, tables_of
 from graphcl.encoders.padded import short_rows, with_rows
 
@@ -35,10 +36,14 @@ class BondConv(GINConv):
         """x: [N, D]; edge_index: [2, E]; edge_attr: [E, C] categories; edge_weight: [E]. Returns [N, D]."""
         csr = csr_of(edge_index, x.size(0), loops=True)
         counts = bond_counts(csr, edge_attr, edge_weight, x, self.columns, "sum")
-        out = entry_sum(x, csr, entry_weights(csr, edge_weight, x, "sum"))
+        return self.of_entries(x, csr, counts, entry_weights(csr, edge_weight, x, "sum"))
+
+    def of_entries(self, x: Tensor, csr: CSR, counts: Tensor, weight: Tensor | None = None) -> Tensor:
+        """x: [width, D]; csr: [n, width]; counts: [n, R] of table rows; weight: [E] of entries. Returns [n, D]."""
+        out = entry_sum(x, csr, weight)
         more = short_rows(out)
         out = plus_bonds(with_rows(out, more), with_rows(counts, more), tables_of(self, self.columns.bonds))
-        return self.nn(out)[: x.size(0)] if more else self.nn(out)
+        return self.nn(out)[: counts.size(0)] if more else self.nn(out)
 
 
 class BondGCNConv(nn.Module):
@@ -209,8 +214,18 @@ class MoleculeLayer(nn.Module):
         self.finish = nn.Sequential(NodeNorm(width), activation, nn.Dropout(dropout))
         self.update = virtual_mlp(width, dropout) if virtual_node and not last else None
 
-    def forward(self, h: Tensor, data: Any) -> Tensor:
-        """h: [N, D], with a virtual node [N + B, D]. Returns the same shape."""
+    def forward(self, h: Tensor, data: Any, kinds: Kinds | None = None) -> Tensor:
+        """h: [N, D], with a virtual node [N + B, D]. Returns the same shape.
+
+        kinds: of GIN, what this layer tells apart; then h are rows of the kinds below, and what comes out are rows of
+        these kinds, [K, D], before dropout.
+        """
+        if kinds is not None:
+            conv: Any = self.conv
+            rows: Tensor = self.finish[1](
+                counted_norm(self.finish[0], conv.of_entries(h, kinds.csr, kinds.bonds), kinds)
+            )
+            return rows
         if not self.virtual_node:
             return self._nodes(h, data)
         h, virtual = h.split([data.x.size(0), h.size(0) - data.x.size(0)])
