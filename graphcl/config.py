@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -26,6 +27,10 @@ from graphcl.config_methods import MethodConfig
 from graphcl.config_views import View
 
 __all__ = ["Config", "ConfigError", "DataConfig", "Encoder", "MethodConfig", "Strict", "TrainConfig", "View", "near"]
+
+NUMBER_TOO = BeforeValidator(  # YAML reads precision=32 as a number
+    lambda value: str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+)
 
 
 class DataConfig(Strict):
@@ -71,15 +76,10 @@ class TrainConfig(Strict):
     warmup: NonNegativeInt = Field(0, description="steps over which the learning rate grows linearly from 0")
     accumulate: PositiveInt = Field(1, description="batches whose gradients are added before a step")
     clip: PositiveFloat | None = Field(None, description="largest gradient norm")
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], NUMBER_TOO] = "32"
     compile: bool = Field(False, description="torch.compile the encoders and projectors; worth a try on a GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _precision_as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class FineTuneConfig(Strict):
@@ -94,7 +94,7 @@ class FineTuneConfig(Strict):
     )
     patience: PositiveInt | None = Field(None, description="stop after this many epochs without gain on validation")
     dropout: Rate | None = Field(None, description="of the encoder while it is fine-tuned; none: its own")
-    precision: Literal["32", "bf16-mixed"] = "32"
+    precision: Annotated[Literal["32", "bf16-mixed"], NUMBER_TOO] = "32"
     precise_norm: bool = Field(False, description="batch norm's statistics anew over the train rows at each scoring")
     head: Literal["linear", "mlp"] = Field("linear", description="mlp: batch norm and a hidden layer, as in GraphCL's")
 

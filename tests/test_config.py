@@ -40,7 +40,8 @@ def test_overrides_reach_sections_lists_and_new_keys():
 
 
 def test_precision_may_be_a_number():
-    assert load_config("grace", ["train.precision=32"]).train.precision == "32"
+    config = load_config("grace", ["train.precision=32", "evaluate.finetune.precision=32"])
+    assert config.train.precision == config.evaluate.finetune.precision == "32"
 
 
 @pytest.mark.parametrize(
