@@ -31,11 +31,11 @@ DATA = {"bbbp": "roc_auc", "tox21": "roc_auc", "esol": "rmse", "lipo": "rmse"}
 BATCH = 256
 
 
-def main(corpus: str, methods: list[str], seen: list[int], data: list[str], folder: Path) -> None:
+def main(corpus: str, methods: list[str], seen: list[int], data: list[str], folder: Path, precision: str) -> None:
     """Train on, and score at each count what has no row yet."""
     set_threads()
     for method in methods:
-        overrides = [f"data.name={corpus}", "train.precision=bf16-mixed", "train.epochs=1000", *METHODS[method]]
+        overrides = [f"data.name={corpus}", f"train.precision={precision}", "train.epochs=1000", *METHODS[method]]
         for count in seen:
             keys = [{"method": method, "seen": count, "data": name} for name in data]
             if all(any(key.items() <= row.items() for row in read("molecules-size")) for key in keys):
@@ -50,7 +50,10 @@ def main(corpus: str, methods: list[str], seen: list[int], data: list[str], fold
             for key in keys:
                 if not any(key.items() <= row.items() for row in read("molecules-size")):
                     scores = score(run.method, key["data"])
-                    append("molecules-size", key | {"steps": steps if count else 0, "seconds": spent} | scores)
+                    append(
+                        "molecules-size",
+                        key | {"steps": steps if count else 0, "seconds": spent, "precision": precision} | scores,
+                    )
     draw()
 
 
@@ -86,5 +89,6 @@ if __name__ == "__main__":
     parser.add_argument("--seen", nargs="+", type=int, default=list(SEEN))
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=DATA)
     parser.add_argument("--folder", type=Path, default=Path("runs/molecules-size"))
+    parser.add_argument("--precision", default="32", choices=("32", "bf16-mixed"))
     given = parser.parse_args()
-    main(given.corpus, given.methods, given.seen, given.data, given.folder)
+    main(given.corpus, given.methods, given.seen, given.data, given.folder, given.precision)
