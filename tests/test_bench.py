@@ -49,6 +49,9 @@ TINY = {
     rows.infonce_full_memory: {"n": 30, "d": 4},
     rows_molecules.parsing: {"count": 4},
     rows_molecules.molecule_memory: {"count": 4},
+    rows_molecules.alike: {"count": 4, "width": 8},
+    rows_molecules.alike_finetune: {"count": 4, "width": 8},
+    rows_molecules.alike_embed: {"count": 4, "width": 8},
     growth.graphs: {"counts": (20, 40)},
     growth.nodes: {"counts": (40, 80)},
 }
@@ -214,7 +217,7 @@ def test_rows_are_measured_beside_another_process_unless_memory_is_the_same(monk
 
 
 def test_every_side_is_ours_or_a_limit_or_what_people_run():
-    limit = {"MLPs", "gemms", "products", "1 GB", "cheapest"}
+    limit = {"MLPs", "gemms", "products", "1 GB", "cheapest", "every atom"}
     ours = {"ours", "torch", "native", "32", "bf16-mixed", "2+2", "9+3", "dearest", "ours, GIN"}
     assert {row.theirs for row in bench.ROWS.values()} == limit | measure.PEOPLE
     assert {row.ours for row in bench.ROWS.values()} == ours
