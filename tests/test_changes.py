@@ -78,6 +78,7 @@ def test_what_is_computed_counts(kind):
 def test_files_are_compared_as_git_has_them(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "ROOT", tmp_path)
     changes.computes.cache_clear()
+    changes.declared.cache_clear()
 
     def git(*arguments):
         name = "-c", "user.name=x", "-c", "user.email=x@x"
@@ -106,3 +107,39 @@ def test_files_are_compared_as_git_has_them(tmp_path, monkeypatch):
     git("commit", "-qam", "three")
     assert changes.changes_since(first, ("other.py",)) == [], "changed and changed back"
     assert changes.changes_since("abc1234", every) is None
+
+
+def test_versions_that_are_declared_the_same_do_not_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "ROOT", tmp_path)
+    name = "-c", "user.name=x", "-c", "user.email=x@x"
+
+    def commit(text):
+        changes.declared.cache_clear()
+        (tmp_path / "views.py").write_text(text)
+        (tmp_path / "other.py").write_text(text)
+        for command in (["add", "."], ["commit", "-qm", "one"]):
+            subprocess.run(["git", *name, *command], cwd=tmp_path, check=True, capture_output=True)
+        return ledger.git("rev-parse", "HEAD"), ledger.git("rev-parse", "HEAD:views.py")
+
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "results").mkdir()
+    versions = [commit(OLD), commit(OTHER["a default"]), commit(OTHER["a branch"]), commit(SAME["words"])]
+    blobs = [blob for _, blob in versions]
+    both = ("views.py", "other.py")
+    lines = ["# words", "", f"views.py {blobs[0]} {blobs[1]} tests/a.py", f"views.py {blobs[1]} {blobs[2]} tests/a.py"]
+    (tmp_path / "results/same.txt").write_text("\n".join(lines[:3]))
+    commit(OTHER["a branch"])
+    assert changes.changes_since(versions[0][0], both) == ["other.py", "views.py"], "a step is missing"
+    assert changes.changes_since(versions[1][0], both) == ["other.py", "views.py"]
+    (tmp_path / "results/same.txt").write_text("\n".join(lines))
+    commit(OTHER["a branch"] + "\n# words")
+    assert changes.changes_since(versions[0][0], both) == ["other.py"], "by two steps, of this file alone"
+    assert changes.changes_since(versions[3][0], both) == ["other.py"], "of another version with the same tree"
+    changes.declared.cache_clear()
+
+
+def test_the_declared_pairs_are_versions_with_a_test():
+    changes.declared.cache_clear()
+    assert changes.declared()
+    for path, before, after, tests in changes.declared():
+        assert (ledger.ROOT / path).is_file() and (ledger.ROOT / tests).is_file() and before != after

@@ -157,7 +157,7 @@ class _Sum(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, rowptr: Tensor, col: Tensor, row: Tensor, *back: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, col, row, *back)
-        return _bag(x, col, rowptr, weight)
+        return _bag(x.detach(), col, rowptr, weight)  # torch prepares its own backward for what requires a gradient
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

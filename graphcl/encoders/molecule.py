@@ -39,7 +39,8 @@ class MoleculeGIN(nn.Module):
         row for what is masked or unknown (of the bond's type: 5).
     virtual_node: a node for every graph, tied to all of its atoms. Between layers h is then [N + B, hidden].
     On the CPU, without edge weights and virtual nodes, atoms with like surroundings are computed once
-    (molecule_alike.py): the same numbers but for rounding.
+    (molecule_alike.py): the same numbers but for rounding. What is known of a batch is kept with its tensors, so write
+    to them as torch does, not by `.data` or `.numpy()`.
     Raises ValueError for other features and categories (on CUDA a category beyond the tables is torch's device-side
     assert: looking first would wait for the device).
     """
@@ -191,18 +192,19 @@ def _embed(encoder: Any, data: Any) -> Tensor:
 
 def _embed_alike(encoder: Any, data: Any) -> Tensor:
     """`_embed`, each row computed once for all atoms that have it: up to the end, or to the first dropout."""
-    like, layers, columns = encoder.get_parameter("atom.weight"), encoder.layers, columns_of(encoder.features)
+    layers, columns, like = encoder.layers, columns_of(encoder.features), encoder.atom.weight
     check_codes(data.x, "x", columns.atoms, encoder.features)
     check_codes(data.edge_attr, "edge_attr", columns.bonds, encoder.features)
-    if encoder.virtual_node or not worth_it(data.x, edge_weight(data, like), like.size(1)):
+    alike = all(layer.as_made for layer in layers) and not encoder.virtual_node and edge_weight(data, like) is None
+    if not alike or not worth_it(encoder, data.x, like.size(1)):
         return _embed(encoder, data)
     csr = csr_of(data.edge_index, data.x.size(0), loops=True)
     counts = bond_counts(csr, data.edge_attr, None, like, columns, "sum")
     drops = any(layer.finish[2].training and layer.finish[2].p > 0 for layer in layers)
-    first, kinds = like_atoms(data.x, data.edge_index, data.edge_attr, columns, counts, 1 if drops else len(layers))
+    first, kinds = like_atoms(data.x, csr, data.edge_attr, counts, 1 if drops else len(layers))
     rows, outs = atom_rows(encoder, data.x.index_select(0, first), columns.atoms), []
     for layer, kind in zip(layers, kinds, strict=False):
-        rows = layer(rows, data, kind)
+        rows = layer.of_kinds(rows, kind)
         if encoder.jk == "cat" or kind is kinds[-1]:
             outs.append(layer.finish[2](kind.spread(rows)))
     for layer in layers[len(kinds) :]:

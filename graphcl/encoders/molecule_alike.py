@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from graphcl.encoders.aggregate import CSR, csr_of, entry_sum, on_host, remembered
-from graphcl.encoders.molecule_inputs import Columns
+from graphcl.encoders.aggregate import CSR, entry_sum, on_host, remembered
 
 FEWEST = 1 << 24  # atoms x width^2, below which looking for what is alike costs more than it saves
 
@@ -37,28 +36,29 @@ class Kinds(NamedTuple):
         return entry_sum(rows, CSR(places, self.of, places[:-1], rows.size(0)), None)
 
 
-def worth_it(x: Tensor, edge_weight: Tensor | None, width: int) -> bool:
-    """Whether to look for like atoms: categories x [N, C] on the CPU, enough of them, and bonds that all count 1.
+def worth_it(encoder: nn.Module, x: Tensor, width: int) -> bool:
+    """Whether to look for like atoms: categories x [N, C] on the CPU, enough of them, and layers as they were made.
 
-    The number of kinds must be known to go on, for which a GPU would have to be waited for.
+    The number of kinds must be known to go on, for which a GPU would have to be waited for. A hook may want every row.
     """
-    return on_host(x) and edge_weight is None and x.size(0) * width**2 >= FEWEST
+    return on_host(x) and x.size(0) * width**2 >= FEWEST and not any(map(_changed, encoder.modules()))
 
 
-def like_atoms(
-    x: Tensor, edge_index: Tensor, edge_attr: Tensor, columns: Columns, counts: Tensor, depth: int
-) -> tuple[Tensor, list[Kinds]]:
+def _changed(module: nn.Module) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)
+
+
+def like_atoms(x: Tensor, csr: CSR, edge_attr: Tensor, counts: Tensor, depth: int) -> tuple[Tensor, list[Kinds]]:
     """First atoms [K] of the kinds that x [N, C] has, and the kinds of as many layers as `depth`.
 
-    counts: [N, R] of the bonds into every atom. Colours are 64 random bits, so that two of n that differ agree with a
-    probability of n^2 / 2^65: 10^-12 for 6,000 atoms.
+    csr: of the edges and every atom's own. counts: [N, R] of the rows of edge_attr's tables that come into every atom.
+    Colours are 64 random bits, so that two of n that differ agree with a probability of n^2 / 2^65: 10^-12 for 6,000.
     """
 
     def make() -> tuple[Tensor, list[Kinds]]:
-        csr = csr_of(edge_index, x.size(0), loops=True)
         rowptr, col = csr.rowptr.numpy(), csr.col.numpy()
-        bonds = _colours(counts.detach().numpy())
-        colours = _colours(x.numpy())
+        bonds, colours = _colours(counts.numpy()), _colours(x.numpy())
         first, below, _ = _grouped(colours)
         start, kinds = torch.from_numpy(first), []
         for _ in range(depth):
@@ -68,68 +68,35 @@ def like_atoms(
             length = np.diff(rowptr)[first]
             ends = np.concatenate([[0], length.cumsum()]).astype(np.int32)
             entries = np.arange(ends[-1]) + (rowptr[first] - ends[:-1]).repeat(length)
-            inward = CSR(
-                torch.from_numpy(ends),
-                torch.from_numpy(below[col[entries]]),
-                torch.from_numpy(np.arange(len(first), dtype=np.int32).repeat(length)),
-                int(below.max()) + 1,
-            )
-            rows = torch.from_numpy(first)
-            kinds.append(
-                Kinds(
-                    inward,
-                    counts.detach().index_select(0, rows),
-                    torch.from_numpy(sizes).to(counts.dtype),
-                    torch.from_numpy(of),
-                )
-            )
+            row = np.arange(len(first), dtype=np.int32).repeat(length)
+            tensors = [torch.from_numpy(array) for array in (ends, below[col[entries]], row)]
+            inward = CSR(tensors[0], tensors[1], tensors[2], int(below.max()) + 1)
+            many = torch.from_numpy(sizes).to(counts.dtype)
+            kinds.append(Kinds(inward, counts.index_select(0, torch.from_numpy(first)), many, torch.from_numpy(of)))
             below = of
         return start, kinds
 
-    return remembered(("alike", columns.loop, depth, counts.dtype), make, edge_index, x, edge_attr)
+    return remembered(("alike", depth, counts.dtype), make, csr.rowptr, x, edge_attr)
 
 
 def counted_norm(norm: Any, rows: Tensor, kinds: Kinds) -> Tensor:
-    """What a `NodeNorm` gives rows of kinds [K, D], each of which counts as many times as there are atoms of it."""
+    """What a NodeNorm gives rows of kinds [K, D], each of which counts as many times as there are atoms of it."""
     bn, atoms = norm.module, kinds.of.size(0)
     if not norm.training or atoms == 1:
-        out: Tensor = norm(rows)
-        return out
-    out, mean, var = _CountedNorm.apply(rows, bn.weight, bn.bias, kinds.sizes, atoms, bn.eps)
-    with torch.no_grad():
-        bn.num_batches_tracked.add_(1)
-        bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), bn.momentum)
-        bn.running_var.lerp_((var * (atoms / (atoms - 1))).to(bn.running_var.dtype), bn.momentum)
-    return out
-
-
-class _CountedNorm(torch.autograd.Function):
-    """(rows [K, D], scale [D], shift [D], sizes [K], their sum, eps) -> rows [K, D], mean [D], variance [D]."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, scale: Tensor, shift: Tensor, sizes: Tensor, total: int, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        wide = rows.to(torch.promote_types(rows.dtype, scale.dtype))
-        share = (sizes / total).to(wide.dtype)
+        by_running: Tensor = norm(rows)
+        return by_running
+    with torch.autocast("cpu", enabled=False):
+        wide = rows.to(torch.promote_types(rows.dtype, bn.weight.dtype))
+        share = (kinds.sizes / atoms).to(wide.dtype)
         mean = share @ wide
         apart = wide - mean
         var = share @ apart.square()
-        inverse = (var + eps).rsqrt()
-        ctx.save_for_backward(apart, inverse, scale, share)
-        ctx.mark_non_differentiable(mean, var)
-        return torch.addcmul(shift, apart, inverse * scale).to(rows.dtype), mean, var
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        apart, inverse, scale, share = ctx.saved_tensors
-        grad = grads[0].to(apart.dtype)
-        to_shift, along = grad.sum(0), (grad * apart).sum(0)
-        slope = inverse * scale
-        # grad is the sum over the atoms of a kind; what the mean and the variance send back goes to each of them.
-        back = torch.addcmul(-to_shift * slope, apart, -along * slope * inverse.square())
-        back = back.mul_(share.unsqueeze(1)).addcmul_(grad, slope)
-        return back.to(grads[0].dtype), along * inverse, to_shift, None, None, None
+        out = torch.addcmul(bn.bias, apart, (var + bn.eps).rsqrt() * bn.weight)
+    with torch.no_grad():
+        bn.num_batches_tracked.add_(1)
+        bn.running_mean.lerp_(mean, bn.momentum)
+        bn.running_var.lerp_(var * (atoms / (atoms - 1)), bn.momentum)
+    return out.to(rows.dtype)
 
 
 def _mixed(colours: Any) -> Any:

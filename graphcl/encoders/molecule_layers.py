@@ -214,18 +214,8 @@ class MoleculeLayer(nn.Module):
         self.finish = nn.Sequential(NodeNorm(width), activation, nn.Dropout(dropout))
         self.update = virtual_mlp(width, dropout) if virtual_node and not last else None
 
-    def forward(self, h: Tensor, data: Any, kinds: Kinds | None = None) -> Tensor:
-        """h: [N, D], with a virtual node [N + B, D]. Returns the same shape.
-
-        kinds: of GIN, what this layer tells apart; then h are rows of the kinds below, and what comes out are rows of
-        these kinds, [K, D], before dropout.
-        """
-        if kinds is not None:
-            conv: Any = self.conv
-            rows: Tensor = self.finish[1](
-                counted_norm(self.finish[0], conv.of_entries(h, kinds.csr, kinds.bonds), kinds)
-            )
-            return rows
+    def forward(self, h: Tensor, data: Any) -> Tensor:
+        """h: [N, D], with a virtual node [N + B, D]. Returns the same shape."""
         if not self.virtual_node:
             return self._nodes(h, data)
         h, virtual = h.split([data.x.size(0), h.size(0) - data.x.size(0)])
@@ -239,6 +229,20 @@ class MoleculeLayer(nn.Module):
             virtual = self.update(virtual + entry_sum(h, groups, None))
         out = self._nodes(h, data)
         return torch.cat([out, virtual.to(out.dtype)])
+
+    @property
+    def as_made(self) -> bool:
+        """Whether it consists of what it was made of, so that `of_kinds` may take its parts one by one."""
+        kinds = (NodeNorm, nn.ReLU | nn.Identity, nn.Dropout)
+        parts = list(self.finish) if isinstance(self.finish, nn.Sequential) else []
+        return len(parts) == 3 and all(map(isinstance, parts, kinds))
+
+    def of_kinds(self, h: Tensor, kinds: Kinds) -> Tensor:
+        """Of GIN without a virtual node: rows of the kinds below -> rows of these kinds [K, D], before dropout."""
+        conv: Any = self.conv
+        norm, activation, _ = self.finish
+        rows: Tensor = activation(counted_norm(norm, conv.of_entries(h, kinds.csr, kinds.bonds), kinds))
+        return rows
 
     def _nodes(self, h: Tensor, data: Any) -> Tensor:
         out: Tensor = self.finish(self.conv(h, data.edge_index, data.edge_attr, edge_weight(data, h)))

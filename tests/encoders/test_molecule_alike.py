@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -52,7 +54,7 @@ def kinds_of(data: Any, depth: int, features: str = "benchmark") -> tuple[Tensor
     columns, like = FEATURES[features], torch.zeros((), dtype=torch.float64)
     csr = csr_of(data.edge_index, data.num_nodes, loops=True)
     counts = bond_counts(csr, data.edge_attr, None, like, columns, "sum")
-    return like_atoms(data.x, data.edge_index, data.edge_attr, columns, counts, depth)
+    return like_atoms(data.x, csr, data.edge_attr, counts, depth)
 
 
 def refined(data: Any, depth: int, features: str) -> list[list[int]]:
@@ -170,19 +172,70 @@ def test_the_norm_counts_rows_as_often_as_they_occur():
         torch.testing.assert_close(one, two)
 
 
-def test_it_is_made_once_for_the_very_tensors(monkeypatch):
+def test_the_norm_is_exact_in_half_precision():
+    """Rows far from 0, as autocast gives them: the statistics stay float32."""
+    torch.manual_seed(0)
+    of = torch.cat([torch.arange(200), torch.randint(200, (100,))]).int()
+    kind = Kinds(None, None, torch.bincount(of).float(), of)  # type: ignore[arg-type]
+    norm, rows = NodeNorm(8), (10 + torch.randn(200, 8)).bfloat16()
+    exact = copy.deepcopy(norm).double()
+    wanted = exact(rows.double()[of.long()])
+    with torch.autocast("cpu", torch.bfloat16):
+        got = kind.spread(counted_norm(norm, rows, kind))
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.double(), wanted, rtol=2**-8, atol=1e-4)
+    for one, two in zip(norm.buffers(), exact.buffers(), strict=True):
+        torch.testing.assert_close(one.double(), two.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_second_derivatives_are_those_of_the_plain_layers(monkeypatch):
+    data, encoder = molecules(), MoleculeGIN(4, layers=2).double()
+    weight, found_twice = encoder.layers[0].conv.nn[0].weight, []
+    for fewest in (0, 1 << 60):
+        monkeypatch.setattr(molecule_alike, "FEWEST", fewest)
+        (first,) = torch.autograd.grad(encoder(data).pow(3).sum(), weight, create_graph=True)
+        found_twice += torch.autograd.grad(first.square().sum(), weight)
+    assert found_twice[0].norm() > 0
+    torch.testing.assert_close(*found_twice, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("key", ["x", "edge_attr"])
+def test_it_is_made_once_for_the_very_tensors(monkeypatch, key):
     made = []
     monkeypatch.setattr(molecule_alike, "_grouped", lambda c, f=molecule_alike._grouped: made.append(1) or f(c))
     data = molecules()
     kinds_of(data, 2)
     kinds_of(data, 2)
     assert len(made) == 3
-    data.x = data.x.clone()
-    data.x[0, 0] = 7
-    assert len(kinds_of(data, 2)[0]) > 0 and len(made) == 6
-    data.x[0, 0] = 8  # written to: not the same any more
+    data[key] = data[key].clone()
     kinds_of(data, 2)
+    assert len(made) == 6
+    data[key][0, 0] = 3  # written to: not the same any more
+    _, kinds = kinds_of(data, 2)
     assert len(made) == 9
+    assert [kind.of.tolist() for kind in kinds] == [kind.of.tolist() for kind in kinds_of(data.clone(), 2)[1]]
+    kinds_of(data, 3)  # of another depth
+    assert len(made) == 16
+    sources = [weakref.ref(tensor) for tensor in (data.x, data.edge_index, data.edge_attr)]
+    del data, kinds
+    gc.collect()
+    assert [source() for source in sources] == [None] * 3
+
+
+def test_one_batch_serves_encoders_of_every_kind(monkeypatch):
+    data = molecules()
+    torch.manual_seed(0)
+    encoders = [
+        MoleculeGIN(8, layers=3, dropout=p).to(dtype) for p in (0, 0.5) for dtype in (torch.float, torch.double)
+    ]
+    encoders.append(copy.deepcopy(encoders[-1]).eval())
+    encoders.append(copy.deepcopy(encoders[1]))
+    encoders[-1].layers[1].finish[2].p = 0.5  # that of the first stays 0
+    plain = [found(encoder, data) for encoder in encoders]
+    monkeypatch.setattr(molecule_alike, "FEWEST", 0)
+    for encoder, wanted in zip(encoders, plain, strict=True):
+        for fast, slow in zip(found(encoder, data)[:1], wanted[:1], strict=True):
+            torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
 
 
 def test_where_atoms_are_not_alike_or_too_few_it_is_not_looked_for(monkeypatch):
@@ -197,7 +250,7 @@ def test_where_atoms_are_not_alike_or_too_few_it_is_not_looked_for(monkeypatch):
     weighted = data.clone()
     weighted.edge_weight = torch.rand(data.num_edges)
     MoleculeGIN(8, layers=2)(weighted)
-    assert not worth_it(data.x.to("meta"), None, 300)
+    assert not worth_it(MoleculeGIN(8), data.x.to("meta"), 8)
     with pytest.raises(AssertionError, match="looked for"):
         MoleculeGIN(8, layers=2)(data)
 
@@ -210,3 +263,36 @@ def test_unknown_categories_are_refused_here_too(monkeypatch, key, value):
     data[key][-1, 0] = value
     with pytest.raises(ValueError, match=f"{key} has a category that the molecule encoders do not know"):
         MoleculeGIN(8, layers=2)(data)
+
+
+def changed(name: str, encoder: MoleculeGIN) -> MoleculeGIN:
+    layer = encoder.layers[0]
+    if name == "norm":
+        layer.finish[0] = nn.BatchNorm1d(8)
+    elif name == "dropout":
+        layer.finish[2] = nn.Identity()
+    elif name == "finish":
+        layer.finish = nn.Identity()
+    elif name == "hook":
+        layer.conv.register_forward_hook(lambda *_: torch.zeros(molecules().num_nodes, 8))
+    elif name == "pre-hook":
+        layer.finish[1].register_forward_pre_hook(lambda _, rows: (rows[0] + 1,))
+    return encoder
+
+
+@pytest.mark.parametrize("name", ["norm", "dropout", "finish", "hook", "pre-hook"])
+def test_what_users_change_in_a_layer_counts(monkeypatch, name):
+    torch.manual_seed(0)
+    encoder, data = changed(name, MoleculeGIN(8, layers=2)), molecules()
+    plain = copy.deepcopy(encoder)(data)
+    monkeypatch.setattr(molecule_alike, "FEWEST", 0)
+    assert torch.equal(encoder(data), plain)
+
+
+def test_parameters_may_be_other_tensors(monkeypatch):
+    monkeypatch.setattr(molecule_alike, "FEWEST", 0)
+    encoder, data = MoleculeGIN(8, layers=2), molecules()
+    others = {name: 2 * parameter.detach() for name, parameter in encoder.named_parameters()}
+    got = torch.func.functional_call(copy.deepcopy(encoder), others, (data,))
+    encoder.load_state_dict(others, strict=False)
+    torch.testing.assert_close(got, encoder(data))
