@@ -99,8 +99,10 @@ ROWS: dict[str, Row] = {
         rows_molecules.molecule_memory, "memory of parsed molecules, against a list of Data", "list of Data", long=True
     ),
     "alike": Row(rows_molecules.alike, "GIN, like atoms computed once, against every atom", "every atom"),
-    "alike_finetune": Row(rows_molecules.alike_finetune, "the same in fine-tuning, with dropout", "every atom"),
-    "alike_embed": Row(rows_molecules.alike_embed, "the same in evaluation, forward only", "every atom"),
+    "alike_finetune": Row(
+        rows_molecules.alike_finetune, "the same in fine-tuning, with dropout", "every atom", long=True
+    ),
+    "alike_embed": Row(rows_molecules.alike_embed, "the same in evaluation, forward only", "every atom", long=True),
     "tu_epoch": Row(rows.tu_epoch, "GraphCL epoch, against PyGCL's example", "masks", 1.5, 3),
     "tu_epoch_loop": Row(rows.tu_epoch, "GraphCL epoch, against the authors' code", "loop", 8, 16),
     "grace_epoch": Row(rows.grace_epoch, "GRACE epoch, against PyGCL's example", "masks", 3, 4),
