@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/performance.md, and a line of each config, from results/.
+"""Write tables of README.md, docs/performance.md and docs/results.md, and a line of each config, from results/.
 
     python benchmarks/tables.py
 
@@ -15,7 +15,7 @@ from record import RESULTS, ROOT, read
 
 from graphcl.report import Report, line_of, load_report, shown, unique, usual_seeds
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "results.md")
 
 
 def tables() -> dict[str, str]:
@@ -32,7 +32,24 @@ def tables() -> dict[str, str]:
         made |= {"bench": bench(result), "growth": growth(result)}
     if (RESULTS / "bench-same-memory.json").exists():
         made["bench-same-memory"] = bench(json.loads((RESULTS / "bench-same-memory.json").read_text()), short=True)
+    if read("molecules-size"):
+        made["molecules-size"] = by_size(read("molecules-size"))
     return made
+
+
+def by_size(rows: list[dict]) -> str:
+    """Scores of the frozen probe by the molecules that each method has seen."""
+    metrics = {row["data"]: row["metric"] for row in rows}
+    heads = [f"{name}, {metric.upper().replace('_', '-')}" for name, metric in metrics.items()]
+    lines = [line_of(["method", "molecules seen", *heads]), "|---" * (2 + len(heads)) + "|"]
+    for method, seen in dict.fromkeys((row["method"], row["seen"]) for row in rows):
+        score = {row["data"]: row["score"] for row in rows if (row["method"], row["seen"]) == (method, seen)}
+        shares = {name: 100 * value if metrics[name] == "roc_auc" else value for name, value in score.items()}
+        cells = [
+            f"{shares[name]:.{1 if metrics[name] == 'roc_auc' else 3}f}" if name in score else "" for name in metrics
+        ]
+        lines.append(line_of([f"`{method}`", f"{seen:,}", *cells]))
+    return "\n".join([*lines, "", "![score by molecules seen](../results/molecules-size.png)"])
 
 
 def quickstart(result: dict) -> str:
