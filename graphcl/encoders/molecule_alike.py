@@ -2,10 +2,10 @@
 
 Paper:   Bollen et al., 2023, "Learning Graph Neural Networks using Exact Compression", arXiv:2304.14793
 What GIN gives an atom in layer l depends on its surroundings of l bonds and on nothing else: atoms that get one colour
-in l rounds of colour refinement get one row. Of 256 molecules (BBBP) a fifteenth of the atoms differ after one layer,
-four tenths after two, three quarters after five, so half of the products say what is said already. Here each layer
-computes one atom of every kind, and batch norm counts each row as often as it occurs: the same function and the same
-gradients, but for the order in which numbers are added. Dropout, which tells every atom apart, ends it.
+in l rounds of colour refinement get one row. In a batch of molecules few atoms differ after one layer and not all after
+five, so about half of the products say what is said already. Here each layer computes one atom of every kind, and batch
+norm counts each row as often as it occurs: the same function and the same gradients, but for the order in which numbers
+are added. Dropout, which tells every atom apart, ends it.
 Differs: the paper compresses the graph once, for all layers; here every layer has its own kinds.
 """
 

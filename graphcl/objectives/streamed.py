@@ -10,8 +10,8 @@ The gradient is computed in the forward pass, where the softmax is at hand, so t
 backward: memory is O(N D + block x M). There is no second derivative.
 
 Logits are cosines over tau and so at most 1 / tau: for tau >= 0.02 sums of their exponentials stay within float32 (exp
-of 50, a million times, is 1e28) and need no maximum; the logits are then scaled to powers of two, which torch computes
-in half of the time of powers of e. Below that everything is kept as logarithms.
+of 50, a million times, is 1e28) and need no maximum; the logits are then scaled for powers of two, which cost less than
+those of e. Below that everything is kept as logarithms.
 """
 
 from __future__ import annotations
