@@ -143,3 +143,5 @@ def test_the_declared_pairs_are_versions_with_a_test():
     assert changes.declared()
     for path, before, after, tests in changes.declared():
         assert (ledger.ROOT / path).is_file() and (ledger.ROOT / tests).is_file() and before != after
+        if (ledger.ROOT / ".git").exists() and ledger.git("rev-parse", "--is-shallow-repository") == "false":
+            assert [ledger.git("cat-file", "-t", blob) for blob in (before, after)] == ["blob", "blob"]
