@@ -45,6 +45,7 @@ class Row(NamedTuple):
     long: bool = False
     ours: str = "ours"
     at_most: bool = False  # the ratio is ours / theirs and must not be above the floor; else theirs / ours, not below
+    memory: bool = False  # it is of the peaks that were measured beside the time
 
 
 ROWS: dict[str, Row] = {
@@ -108,12 +109,14 @@ ROWS: dict[str, Row] = {
     "grace_epoch": Row(rows.grace_epoch, "GRACE epoch, against PyGCL's example", "masks", 3, 4),
     "grace_epoch_pygcl": Row(rows.grace_epoch, "GRACE epoch, against PyGCL's own loss", "PyGCL"),
     "grace_epoch_graphssl": Row(rows.grace_epoch, "GRACE epoch, against graphssl's own loss", "graphssl"),
-    "infonce": Row(rows.infonce_time, "InfoNCE streamed, against PyGCL's masks", "masks", 4.5, 5),
-    "infonce_dense": Row(rows.infonce_time, "InfoNCE streamed, against dense cross entropy", "dense", 2, 2.3),
-    "infonce_pygcl": Row(rows.infonce_time, "InfoNCE streamed, against PyGCL itself", "PyGCL"),
-    "infonce_memory": Row(rows.infonce_memory, "InfoNCE's memory, against PyGCL's masks", "masks", 25, 28),
-    "infonce_memory_dense": Row(rows.infonce_memory, "InfoNCE's memory, against dense cross entropy", "dense", 6, 7),
-    "infonce_memory_pygcl": Row(rows.infonce_memory, "InfoNCE's memory, against PyGCL itself", "PyGCL"),
+    "infonce": Row(rows.infonce_both, "InfoNCE streamed, against PyGCL's masks", "masks", 4.5, 5),
+    "infonce_dense": Row(rows.infonce_both, "InfoNCE streamed, against dense cross entropy", "dense", 2, 2.3),
+    "infonce_pygcl": Row(rows.infonce_both, "InfoNCE streamed, against PyGCL itself", "PyGCL"),
+    "infonce_memory": Row(rows.infonce_both, "InfoNCE's memory, against PyGCL's masks", "masks", 25, 28, memory=True),
+    "infonce_memory_dense": Row(
+        rows.infonce_both, "InfoNCE's memory, against dense cross entropy", "dense", 6, 7, memory=True
+    ),
+    "infonce_memory_pygcl": Row(rows.infonce_both, "InfoNCE's memory, against PyGCL itself", "PyGCL", memory=True),
     "ntxent": Row(rows.ntxent_time, "NT-Xent, against PyGCL's masks", "masks"),
     "ntxent_pygcl": Row(rows.ntxent_time, "NT-Xent, against PyGCL itself", "PyGCL"),
     "ntxent_graphssl": Row(rows.ntxent_time, "NT-Xent, against graphssl itself", "graphssl"),
@@ -145,9 +148,10 @@ def chosen(names: Sequence[str], full: bool) -> dict[str, Row]:
 
 def judged(name: str, row: Row, found: Measured, limit: dict[str, float]) -> dict[str, Any] | None:
     """A row's figures; none if a side cannot be run here (no numba, or a library that is not installed)."""
-    if row.ours not in found.sides or row.theirs not in found.sides:
+    sides, unit = (found.peaks, "MB") if row.memory else (found.sides, found.unit)
+    if row.ours not in sides or row.theirs not in sides:
         return None
-    ours, theirs = found.sides[row.ours], found.sides[row.theirs]
+    ours, theirs = sides[row.ours], sides[row.theirs]
     ratio = ours / theirs if row.at_most else theirs / ours
     ok = None if row.floor is None else ratio <= row.floor if row.at_most else ratio >= row.floor
     result = {
@@ -160,27 +164,27 @@ def judged(name: str, row: Row, found: Measured, limit: dict[str, float]) -> dic
         "long": row.long,
         "what": row.what,
         "data": found.data,
-        "unit": found.unit,
+        "unit": unit,
         "ours": row.ours,
         "theirs": row.theirs,
-        "seconds" if found.unit == "s" else "values": found.sides,
+        "seconds" if unit == "s" else "values": sides,
     }
-    if found.work is not None and found.work[0] in limit:
+    if found.work is not None and found.work[0] in limit and not row.memory:
         kind, work = found.work
         result |= {"limit": kind, "of_limit": work / limit[kind] / ours}
     return result | ({"details": found.details} if found.details else {})
 
 
 def main(
-    names: Sequence[str], full: bool, file: Path | None, profile: Path | None, out: Console, alike: bool = False
+    names: Sequence[str], full: bool, file: Path | None, profile: Path | None, out: Console, same_memory: bool = False
 ) -> None:
     """What the command does: the profile if asked for, else the table, or both if rows were asked for as well.
 
-    alike: what people run has our memory settings too; only rows of time that have such a side.
+    same_memory: what people run has our memory settings too; only rows of time that have such a side.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = chosen(names, full)
-    if alike:
+    if same_memory:
         wanted = {name: row for name, row in wanted.items() if timed_beside_people(name, row)}
         if left := [name for name in names if name not in wanted]:
             raise ValueError(f"--same-memory: {', '.join(left)} is not timed against what people run; leave it out")
@@ -189,17 +193,19 @@ def main(
             raise ValueError(f"{option} {path}: there is no folder {str(path.parent)!r}")
     if file is not None:  # better told now than after the first row
         mixed = [
-            row["name"] for row in rows_in(file) if row.get("same_memory", alike) != alike and row["name"] in wanted
+            row["name"]
+            for row in rows_in(file)
+            if row.get("same_memory", same_memory) != same_memory and row["name"] in wanted
         ]
         if mixed:
-            kind = "without --same-memory" if alike else "of --same-memory"
+            kind = "without --same-memory" if same_memory else "of --same-memory"
             raise ValueError(f"--json {file}: holds rows {kind}, as {mixed[0]!r}; give another file")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if profile is not None:
         with threads(1):
             out.print(write_phases(profile, device), highlight=False)
-    if profile is None or names or full or file is not None or alike:
-        run(wanted, file, device, out, alike)
+    if profile is None or names or full or file is not None or same_memory:
+        run(wanted, file, device, out, same_memory)
 
 
 def timed_beside_people(name: str, row: Row) -> bool:
@@ -208,11 +214,11 @@ def timed_beside_people(name: str, row: Row) -> bool:
 
 
 def run(
-    wanted: dict[str, Row], file: Path | None, device: torch.device, out: Console, alike: bool = False
+    wanted: dict[str, Row], file: Path | None, device: torch.device, out: Console, same_memory: bool = False
 ) -> list[dict[str, Any]]:
     """Measure rows, print them, and keep them in `file` beside the other rows that it has.
 
-    What people run has its turns in a process of its own, unless it is to have our memory (`alike`) or on a GPU.
+    What people run has its turns in a process of its own, unless it is to have our memory (`same_memory`) or on a GPU.
     """
     found: list[dict[str, Any]] = []
     missing: list[str] = []
@@ -223,7 +229,7 @@ def run(
         with (
             threads(1),
             out.status("the machine's limits") as status,
-            nullcontext() if alike or device.type != "cpu" else closing(Others()) as others,
+            nullcontext() if same_memory or device.type != "cpu" else closing(Others()) as others,
         ):
             limit = limits(device)
             for name, row in wanted.items():
@@ -236,7 +242,7 @@ def run(
                 if result is None:
                     missing.append(name)
                     continue
-                told = {"same_memory": alike} if timed_beside_people(name, row) else {}
+                told = {"same_memory": same_memory} if timed_beside_people(name, row) else {}
                 found.append(result | told | where() | {"device": described(device)})
                 if file is not None:  # after each row, since some take minutes
                     write(file, found, limit, device)

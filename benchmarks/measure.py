@@ -41,6 +41,7 @@ class Measured:
     data: str = ""  # what was measured on
     work: tuple[str, float] | None = None  # a machine limit (limits.py) and how much of it one run of ours needs
     details: list[dict[str, Any]] = field(default_factory=list)  # a series to draw
+    peaks: dict[str, float] = field(default_factory=dict)  # MB of every side, where memory was asked for
 
 
 def medians(
@@ -49,17 +50,25 @@ def medians(
     repeats: int = 5,
     least: float = 0.02,
     most: float = 2.0,
+    peaks: dict[str, float] | None = None,
 ) -> dict[str, float]:
     """Median seconds of each side, measured in turns (A B A B ...), after a first turn that does not count.
 
     A quick side is called as often in a turn as takes `least` seconds. One that takes `most` seconds and more has its
     first turn alone, and that counts. A side that returns a float has measured itself.
+    peaks: is filled with the `peak` of each side, in MB, which its first turn tells.
     While there are `Others`, sides of PEOPLE have their turns there.
     """
 
-    def turn(name: str, count: int) -> float:
-        there = Others.beside is not None and name in PEOPLE
-        return Others.beside.turn(name, count) if there else timed(sides[name], count, device)  # type: ignore[union-attr]
+    def turn(name: str, count: int, watched: bool = False) -> tuple[float, float]:
+        """Seconds of a call, and MB if it is watched."""
+        if Others.beside is not None and name in PEOPLE:
+            return Others.beside.turn(name, count, watched)
+        if not watched:
+            return timed(sides[name], count, device), 0.0
+        seconds: list[float] = []
+        held = peak(lambda: seconds.append(timed(sides[name], count, device)), device)
+        return seconds[0], held
 
     if Others.asking is not None:
         with no_collection():
@@ -67,17 +76,19 @@ def medians(
     counts: dict[str, int] = {}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for name in sides:
-        seconds = turn(name, 1)
+        seconds, held = turn(name, 1, peaks is not None)
+        if peaks is not None:
+            peaks[name] = held
         if seconds >= most:
             times[name].append(seconds)
             continue
         if seconds < least:  # the first call may have compiled, or filled a cache
-            seconds = turn(name, 1)
+            seconds, _ = turn(name, 1)
         counts[name] = max(1, min(1000, round(least / max(seconds, 1e-9))))
     with no_collection():
         for _ in range(repeats):
             for name, count in counts.items():
-                times[name].append(turn(name, count))
+                times[name].append(turn(name, count)[0])
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -123,15 +134,15 @@ class Others:
                     while not isinstance(self.connection.recv(), Done):  # an answer nobody waited for
                         pass
 
-    def turn(self, name: str, count: int) -> float:
-        """Seconds of a call there; what it raises there is raised here."""
+    def turn(self, name: str, count: int, watched: bool = False) -> tuple[float, float]:
+        """Seconds of a call there, and MB if it is watched; what it raises there is raised here."""
         if self.process is None:
             self.start()
         try:
             if not self.begun:
                 self.connection.send(self.wanted)
                 self.begun = True
-            self.connection.send((name, count))
+            self.connection.send((name, count, watched))
             answer = self.connection.recv()
         except (OSError, EOFError):
             raise RuntimeError(f"the process that measures {name!r} has ended; was there memory left?") from None
@@ -166,7 +177,7 @@ class Others:
                 connection.send(Done())
 
     @staticmethod
-    def answer(turn: Callable[[str, int], float]) -> None:
+    def answer(turn: Callable[[str, int, bool], tuple[float, float]]) -> None:
         """Measure what is asked for until nothing is; then Done."""
         while (asked := Others.asking.recv()) is not None:
             try:
@@ -187,11 +198,15 @@ def sendable(error: Exception) -> RuntimeError:
 def timed(call: Callable[[], object], count: int, device: torch.device) -> float:
     """Seconds of one call, averaged over `count`; or what the calls say that they took."""
     synchronize(device)
+    told: list[float] = []
     begun = time.perf_counter()
-    told = [call() for _ in range(count)]
+    for _ in range(count):
+        value = call()
+        if isinstance(value, float):
+            told.append(value)
+        del value  # or the next call would find the memory of this one taken
     synchronize(device)
-    seconds = (time.perf_counter() - begun) / count
-    return statistics.mean(told) if all(isinstance(value, float) for value in told) else seconds  # type: ignore[type-var]
+    return statistics.mean(told) if told else (time.perf_counter() - begun) / count
 
 
 def synchronize(device: torch.device) -> None:

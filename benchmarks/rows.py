@@ -15,7 +15,7 @@ import peers
 import torch
 import torch.nn.functional as F
 from limits import limits
-from measure import Measured, in_fresh_process, medians, peak, peak_of_process, threads, timed
+from measure import Measured, in_fresh_process, medians, peak_of_process, threads, timed
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
@@ -382,16 +382,11 @@ def _loss_and_gradient(loss: Callable[[Tensor, Tensor], Tensor], z1: Tensor, z2:
     return torch.autograd.grad(loss(z1, z2), (z1, z2))
 
 
-def infonce_time(device: torch.device, n: int = 8192, d: int = 128) -> Measured:
-    """Both directions of InfoNCE between two views, and the gradient."""
-    found = medians(_loss_calls(n, d, device), device, repeats=3)
-    return Measured(found, data=f"N={n:,}, d={d}", work=("gemm 512x128x8192", 6.0 * n * n * d))
-
-
-def infonce_memory(device: torch.device, n: int = 8192, d: int = 128) -> Measured:
-    """The same, what the allocator gave out at most."""
-    found = {name: peak(call, device) for name, call in _loss_calls(n, d, device).items()}
-    return Measured(found, unit="MB", data=f"N={n:,}, d={d}")
+def infonce_both(device: torch.device, n: int = 8192, d: int = 128) -> Measured:
+    """Both directions of InfoNCE between two views, and the gradient: time, and what the allocator gave out at most."""
+    peaks: dict[str, float] = {}
+    found = medians(_loss_calls(n, d, device), device, repeats=3, peaks=peaks)
+    return Measured(found, data=f"N={n:,}, d={d}", work=("gemm 512x128x8192", 6.0 * n * n * d), peaks=peaks)
 
 
 def ntxent_time(device: torch.device, n: int = 2708, d: int = 256) -> Measured:

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,7 @@ TINY = {
     rows.chem_pretraining: {"count": 6, "width": 8},
     rows.tu_epoch: {"batches": 1},
     rows.grace_epoch: {"hidden": 8},
-    rows.infonce_time: {"n": 20, "d": 4},
-    rows.infonce_memory: {"n": 20, "d": 4},
+    rows.infonce_both: {"n": 20, "d": 4},
     rows.ntxent_time: {"n": 20, "d": 4},
     rows.queue: {"count": 4, "k": 30, "d": 4},
     rows.infonce_full: {"n": 30, "d": 4},
@@ -70,7 +70,9 @@ def brief(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "in_fresh_process", lambda function, *arguments: function(*arguments))
     for module in (rows, rows_molecules, limits):
         monkeypatch.setattr(
-            module, "medians", lambda sides, device, repeats=1, most=0: measure.medians(sides, device, 1, 0.0)
+            module,
+            "medians",
+            lambda sides, device, repeats=1, most=0, peaks=None: measure.medians(sides, device, 1, 0.0, peaks=peaks),
         )
     monkeypatch.setattr(limits, "COPY", 1000)
     monkeypatch.setattr(limits, "ROWS", 100)
@@ -82,6 +84,8 @@ def brief(monkeypatch, tmp_path):
 def test_every_row_has_its_sides(brief, function):
     found = function(CPU, **TINY[function])
     assert all(math.isfinite(value) and value >= 0 for value in found.sides.values()), found.sides
+    memory = any(row.memory for row in bench.ROWS.values() if row.measure is function)
+    assert found.peaks.keys() == (found.sides.keys() if memory else set())
     named = {side for row in bench.ROWS.values() if row.measure is function for side in (row.ours, row.theirs)}
     elsewhere = LIBRARIES | {
         side for side, here in (("native", numba()), ("bf16-mixed", multiplies_bf16())) if not here
@@ -123,7 +127,8 @@ def test_libraries_are_measured_where_they_are(monkeypatch, brief):
     module("graphssl.losses.nt_xent", NTXentLoss=lambda tau: lambda z1, z2: rows.ntxent(z1, z2, tau))
     assert {"PyGCL", "graphssl"} <= rows.grace_epoch(CPU, hidden=8).sides.keys()
     assert {"PyGCL", "graphssl"} <= rows.ntxent_time(CPU, n=9, d=4).sides.keys()
-    assert "PyGCL" in rows.infonce_time(CPU, n=9, d=4).sides and "PyGCL" in rows.infonce_memory(CPU, n=9, d=4).sides
+    found = rows.infonce_both(CPU, n=9, d=4)
+    assert "PyGCL" in found.sides and "PyGCL" in found.peaks
 
 
 def test_torch_only_switches_the_kernels_off_and_on_again():
@@ -205,15 +210,43 @@ def test_what_people_run_has_its_turns_in_a_process_that_is_not_tuned(monkeypatc
             whose(CPU)
 
 
+def holding(device):
+    """Sides that tell their process, and hold one and two MB."""
+    one = lambda: (torch.ones(1000, 250), float(os.getpid()))[1]  # noqa: E731
+    two = lambda: (torch.ones(2000, 250), float(os.getpid()))[1]  # noqa: E731
+    peaks = {}
+    return Measured(measure.medians({"ours": one, "scatter": two}, device, 1, 0.0, peaks=peaks), peaks=peaks)
+
+
+def test_the_first_turn_tells_the_memory_of_a_side_wherever_it_has_its_turns():
+    assert holding(CPU).peaks == {"ours": 1.0, "scatter": 2.0}
+    with contextlib.closing(measure.Others()) as others, others.row(holding, CPU):
+        found = holding(CPU)
+    assert found.peaks == {"ours": 1.0, "scatter": 2.0}
+    assert found.sides["ours"] == os.getpid() != found.sides["scatter"]
+
+
+def test_a_call_finds_the_memory_of_the_one_before_free():
+    results = []
+
+    def call():
+        assert not results or results[-1]() is None
+        result = torch.ones(3)
+        results.append(weakref.ref(result))
+        return result
+
+    assert measure.timed(call, 3, CPU) > 0 and len(results) == 3
+
+
 def test_rows_are_measured_beside_another_process_unless_memory_is_the_same(monkeypatch, brief, tmp_path):
     monkeypatch.setattr(bench, "ROWS", {"a": row(measure=whose, theirs="scatter")})
     file = tmp_path / "bench.json"
     (found,) = bench.run(bench.ROWS, file, CPU, Console(quiet=True))
     assert found["seconds"]["ours"] == os.getpid() != found["seconds"]["scatter"] and found["same_memory"] is False
-    (found,) = bench.run(bench.ROWS, None, CPU, Console(quiet=True), alike=True)
+    (found,) = bench.run(bench.ROWS, None, CPU, Console(quiet=True), same_memory=True)
     assert found["seconds"]["ours"] == os.getpid() == found["seconds"]["scatter"] and found["same_memory"] is True
     with pytest.raises(ValueError, match=r"bench.json: holds rows without --same-memory, as 'a'; give another file"):
-        bench.main([], False, file, None, Console(quiet=True), alike=True)
+        bench.main([], False, file, None, Console(quiet=True), same_memory=True)
 
 
 def test_every_side_is_ours_or_a_limit_or_what_people_run():
@@ -269,6 +302,13 @@ def test_judging(ours, theirs, changes, ratio, ok):
     assert result["ratio"] == pytest.approx(ratio) and result["ok"] is ok
     assert result["of_limit"] == pytest.approx(3.0 / ours)  # the limit needs 3 s
     assert result["seconds"] == found.sides
+
+
+def test_judging_memory():
+    found = Measured({"ours": 1.0, "theirs": 1.0}, work=("copy", 30.0), peaks={"ours": 2.0, "theirs": 6.0})
+    result = bench.judged("name", row(memory=True, floor=3.0), found, {"copy": 10.0})
+    assert (result["ratio"], result["ok"], result["unit"], result["values"]) == (3.0, True, "MB", found.peaks)
+    assert "of_limit" not in result
 
 
 def test_rows_are_chosen_by_name_or_by_length():
