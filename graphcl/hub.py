@@ -95,7 +95,7 @@ def list_pretrained() -> dict[str, str]:
 def load_pretrained(name: str | Path) -> Pretrained:
     """A shipped name (`list_pretrained()`), a folder of `save_pretrained`, or a run folder of `graphcl pretrain`.
 
-    In eval mode, on the CPU, in float32; needs no network. Raises ValueError naming what is wrong and what there is.
+    In eval mode, on the CPU, in float32; needs no network and no data. Raises ValueError naming what is wrong and what there is.
     """
     folder = find_pretrained(name)
     model = _from_folder(folder) if (folder / "config.json").is_file() else _from_run(folder)
@@ -146,13 +146,12 @@ def _from_run(folder: Path) -> Pretrained:
             "would give other embeddings; use `graphcl embed`, or pretrain with method.variational=false"
         )
     weights = folder / "model.safetensors"
+    in_dim = None
     if ENCODERS[config.encoder.name].takes_in_dim:  # type: ignore[attr-defined]
-        run = load_run(folder, split=False)
-        encoder, in_dim = run.method.encoder, run.data.num_features
-    else:  # molecules: the corpus need not be at hand
-        encoder, in_dim = make_encoder(config.encoder, None, str(folder)), None
-        own = {name.removeprefix("encoder."): value for name, value in _tensors(weights) if name.startswith("encoder.")}
-        fill(encoder, own, str(weights))
+        in_dim = environment_of(folder).get("num_features") or load_run(folder, split=False).data.num_features
+    encoder = make_encoder(config.encoder, in_dim, str(folder))
+    own = {name.removeprefix("encoder."): value for name, value in _tensors(weights) if name.startswith("encoder.")}
+    fill(encoder, own, str(weights))
     readout = config.readout and Readout(config.readout)
     made = PretrainedConfig(
         encoder=config.encoder,
@@ -166,8 +165,7 @@ def _from_run(folder: Path) -> Pretrained:
 
 def card_of_run(folder: Path, config: Config) -> ModelCard:
     """What the files of a run folder say."""
-    path = folder / "environment.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = environment_of(folder)
     size = config.data.batch_size
     return ModelCard(
         about=f"{config.encoder.name} pretrained by {config.method.name} on {config.data.name}",
@@ -179,6 +177,13 @@ def card_of_run(folder: Path, config: Config) -> ModelCard:
         seed=config.train.seed,
         commit=known.get("commit"),
     )
+
+
+def environment_of(folder: Path) -> dict[str, Any]:
+    """What a run left in environment.json; nothing if that is not there."""
+    path = folder / "environment.json"
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return known
 
 
 def make_encoder(config: Any, in_dim: int | None, where: str) -> Any:

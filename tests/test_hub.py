@@ -112,6 +112,20 @@ def test_an_exported_encoder_reads_data_as_it_was_trained(tmp_path):
         assert np.array_equal(found["embedding"], embed(run.method, run.data).numpy())
 
 
+def test_the_encoder_of_a_run_needs_no_data_but_for_its_width(tmp_path, monkeypatch):
+    config = load_config("graphcl", ["encoder.hidden=8", "train.max_steps=2"])
+    run = build(config)
+    fit(run, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "config.yaml").write_text(config.dump(), encoding="utf-8")
+    wanted = embed(run.method, run.data)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("graphcl.builder.load_data", lambda **asked: pytest.fail("the data were read"))
+        model = load_pretrained(tmp_path / "run")
+    assert model.config.in_dim == run.data.num_features and torch.equal(embed(model, run.data), wanted)
+    (tmp_path / "run" / "environment.json").unlink()  # then the data tell it
+    assert torch.equal(embed(load_pretrained(tmp_path / "run"), run.data), wanted)
+
+
 def test_export_writes_the_encoder_of_a_run(run_folder, tmp_path, molecules):
     folder, run = run_folder
     result = CliRunner().invoke(app, ["export", str(folder), "-o", str(tmp_path / "mine"), "--about", "my words"])
