@@ -313,8 +313,8 @@ def shown(metric: str, values: Sequence[float]) -> str:
     """`71.20 ± 0.80`: mean and sample standard deviation, in percent but for errors."""
     one = Scores("", metric, tuple(values), ())
     by = 1 if plain(metric) else 100
-    digits = 3 if plain(metric) else 2
-    return f"{by * one.mean:.{digits}f}" + f" ± {by * one.std:.{digits}f}" * (len(values) > 1)
+    digits = ".2f" if by == 100 else ".3f" if 0.01 <= abs(one.mean) < 1e5 or one.mean == 0 else ".3g"
+    return f"{by * one.mean:{digits}}" + f" ± {by * one.std:{digits}}" * (len(values) > 1)
 
 
 def plain(metric: str) -> bool:

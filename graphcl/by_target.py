@@ -35,9 +35,9 @@ def check_counts(
     found: Mapping[str, Mapping[str, Sequence[int]]], metric: str, where: str, advice: str = ADVICE
 ) -> None:
     """ValueError where no target can be learned and scored; a warning that names those of which a part has few."""
-    if not any(min(parts["train"]) and min(parts["test"]) for parts in found.values()):
+    if not any(enough(parts["train"]) and enough(parts["test"]) for parts in found.values()):
         told = "; ".join(f"{name}: {said(parts)}" for name, parts in list(found.items())[:3])
-        raise ValueError(f"{where}: no target has values, of classes both, in train and test ({told}); {advice}")
+        raise ValueError(f"{where}: no target has two values, of classes both, in train and test ({told}); {advice}")
     if metric in RANKED and not any(min(parts["val"]) for parts in found.values()):
         told = "; ".join(f"{name}: {said(parts)}" for name, parts in list(found.items())[:3])
         raise ValueError(
@@ -52,6 +52,11 @@ def check_counts(
             f"the choice of the epoch, is mostly chance; {advice}",
             stacklevel=3,
         )
+
+
+def enough(numbers: Sequence[int]) -> bool:
+    """Whether a part can be learned from or scored: two values, or a molecule of each class."""
+    return min(numbers) >= (2 if len(numbers) == 1 else 1)
 
 
 def said(parts: Mapping[str, Sequence[int]]) -> str:

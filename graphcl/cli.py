@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
+out = Console(markup=False)  # names of columns and folders may have brackets
 RUN_FILES = {
     *("config.yaml", "metrics.jsonl", "model.safetensors", "environment.json", "scores.json"),
     *("curve.png", "embedding.png", "views.png", "rejected.csv", "checkpoints", "tensorboard"),
@@ -162,7 +162,7 @@ def datasets() -> None:
     out.print(table)
     out.print(
         "Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, "
-        "or a folder with edges.csv (docs/data.md)"
+        "a folder with edges.csv, or a molecule file: .smi, .csv, .sdf, .parquet (docs/data.md)"
     )
 
 
@@ -205,7 +205,7 @@ def bench(
     inside = Path(__file__).parent / "benchmarks"  # in a wheel; beside the package in a checkout
     sys.path.insert(0, str(inside if inside.is_dir() else Path(__file__).parent.parent / "benchmarks"))
     names = rows.split(",") if rows else []
-    importlib.import_module("bench").main(names, full, json_file, profile, out, same_memory)
+    importlib.import_module("bench").main(names, full, json_file, profile, Console(), same_memory)
 
 
 cli_benchmark.register(app)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from graphcl.cli_molecules import (
     Ids,
@@ -124,11 +125,11 @@ def embed(
         if molecules is None or output.suffix == ".npz":
             if molecules is None and (smiles is not None or ids is not None or strict):
                 raise ValueError("--smiles, --id and --strict are for molecule files; leave them out here")
-            embed_data(model, output, data, threads, precision)
+            embed_data(model, output, data, threads, precision, smiles, ids)
             if molecules is not None:
                 warnings.warn(
-                    f"{output}: rows of {molecules.name} that are no molecules are left out; .csv and .parquet have a "
-                    "row for every row, with the reason",
+                    f"{output}: rows of {molecules.name} that are no molecules, if there are any, are left out; .csv "
+                    "and .parquet have a row for every row, with the reason",
                     stacklevel=1,
                 )
             return
@@ -174,10 +175,16 @@ def molecule_file(model: str, data: str | None) -> tuple[Path | None, str | None
     return own_molecules(asked.name), asked.smiles, asked.ids
 
 
-def embed_data(model: str, output: Path, data: str | None, threads: int | None, precision: str) -> None:
-    """Embeddings of a run's own data, or of data by name or path."""
-    if output.suffix not in {".npz", ".parquet"}:
-        raise ValueError(f"output {str(output)!r} must end in .npz or .parquet")
+def embed_data(
+    model: str,
+    output: Path,
+    data: str | None,
+    threads: int | None,
+    precision: str,
+    smiles: str | None = None,
+    ids: str | None = None,
+) -> None:
+    """Embeddings of a run's own data, or of data by name or path; smiles, ids: columns of a molecule file."""
     if output.is_dir() or not output.parent.is_dir():
         what = "it is a folder" if output.is_dir() else f"there is no folder {str(output.parent)!r}"
         raise ValueError(f"output {str(output)!r}: {what}")
@@ -189,21 +196,28 @@ def embed_data(model: str, output: Path, data: str | None, threads: int | None, 
 
     shipped = not Path(model).exists() and model in pretrained_names()
     folder = find_pretrained(model) if shipped else Path(model)
-    if (folder / "config.json").is_file():
-        if data is None:
-            raise ValueError(f"{model!r} has no data of its own; give a molecule file, or --data with a name or a path")
+    alone = (folder / "config.json").is_file()
+    if alone and data is None:
+        raise ValueError(f"{model!r} has no data of its own; give a molecule file, or --data with a name or a path")
+    if output.suffix not in {".npz", ".parquet"}:
+        raise ValueError(f"output {str(output)!r} must end in .npz or .parquet")
+    columns = {name: value for name, value in (("smiles", smiles), ("ids", ids)) if value is not None}
+    if alone:
         from graphcl.data.sources import load_data
         from graphcl.hub import load_pretrained
 
         pretrained = load_pretrained(folder)
         method: Any = pretrained
         features = "ogb" if pretrained.features == "ogb" else pretrained.config.features
-        source: Any = load_data(data, features=features, normalize=pretrained.config.normalize)
+        source: Any = load_data(str(data), features=features, normalize=pretrained.config.normalize, **columns)
     else:
         run_config(folder)
         from graphcl.builder import load_run
 
-        run = load_run(folder, [f"data.name={json.dumps(data)}"] if data is not None else [], split=False)
+        # The columns that the run's file had are none of the other's.
+        other: dict[str, Any] = {} if data is None else {"name": data, "targets": [], "smiles": None, "ids": None}
+        asked = [f"data.{name}={json.dumps(value)}" for name, value in (other | columns).items()]
+        run = load_run(folder, asked, split=False)
         method, source = run.method, run.data
     from graphcl.evaluate.embed import embed as embed_source
     from graphcl.evaluate.export import write_embeddings
@@ -232,11 +246,11 @@ def written(
 
     set_threads(threads)
     began = time.perf_counter()
-    with Console(stderr=True, quiet=quiet).status(f"reading {molecules.name}") as status:
+    with Console(stderr=True, quiet=quiet).status(Text(f"reading {molecules.name}")) as status:
 
         def tell(done: Any) -> None:
             rate = done.molecules / max(time.perf_counter() - began, 1e-9)
-            status.update(f"{done.rows:,} rows of {molecules.name}, {rate:,.0f} molecules/s")
+            status.update(Text(f"{done.rows:,} rows of {molecules.name}, {rate:,.0f} molecules/s"))
 
         with sigterm_as_ctrl_c():
             done = stream(molecules, output, columns, score, tell=tell, **how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from difflib import get_close_matches
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from graphcl.evaluate.tasks import Judged
     from graphcl.hub import Pretrained, PretrainedConfig
 
-out = Console()
+out = Console(markup=False)
 SCRATCH = ("none", "scratch")
 Model = Annotated[
     str,
@@ -28,7 +29,9 @@ Smiles = Annotated[str | None, typer.Option("--smiles", help="column of the SMIL
 Ids = Annotated[str | None, typer.Option("--id", help="column that names the rows; default: id, or row numbers")]
 Precision = Annotated[str, typer.Option("--precision", help="32, or for the encoder bf16-mixed")]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first row that is no molecule")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all that there are")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; default: OMP_NUM_THREADS, else all cores")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 
 
@@ -69,14 +72,14 @@ def finetune(
             "--split", help="scaffold, random_scaffold or random, 80/10/10; default: scaffold, of OGB's sets its own"
         ),
     ] = None,
-    split_seed: Annotated[int, typer.Option("--split-seed", min=0, help="of the random splits")] = 0,
+    split_seed: Annotated[int, typer.Option("--split-seed", min=0, max=2**32 - 1, help="of the random splits")] = 0,
     metric: Annotated[
         str | None,
         typer.Option("--metric", help="roc_auc, prc_auc, accuracy, rmse, mae; default: by the values, or OGB's"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="trainings, and members of the ensemble")] = 3,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 100,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=2**31 - 1)] = 32,
     lr: Annotated[float, typer.Option("--lr")] = 1e-3,
     dropout: Annotated[float, typer.Option("--dropout", help="of the encoder while it trains")] = 0.5,
     frozen: Annotated[bool, typer.Option("--frozen", help="train the head alone")] = False,
@@ -155,7 +158,9 @@ def finetune(
     if ogb:
         out.print(told_of_ogb(tuned.report["ogb"]), highlight=False)
     out.print(
-        f"model, report and predictions: {folder}; next: graphcl predict {folder} FILE -o out.csv", highlight=False
+        f"model, report and predictions: {folder}; next: graphcl predict {shlex.quote(str(folder))} FILE -o out.csv",
+        highlight=False,
+        soft_wrap=True,  # to be copied in one piece
     )
 
 
@@ -180,7 +185,7 @@ def epochs_shown(total: int, active: bool) -> Iterator[Callable[[str, int, int, 
     """A bar over all epochs, with the score on validation."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not active) as bar:
         task = bar.add_task("fine-tuning", total=total)
 

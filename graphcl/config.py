@@ -38,7 +38,9 @@ class DataConfig(Strict):
 
     name: str
     batch_size: PositiveInt | None = Field(None, description="graphs a batch; none: everything in one batch")
-    smiles: str | None = Field(None, description="column of the SMILES in a molecule file; none: smiles, or the first")
+    smiles: str | None = Field(
+        None, description="column of the SMILES in a molecule file; none: smiles, however it is written"
+    )
     targets: tuple[str, ...] = Field((), description="columns of the labels in a molecule file")
     ids: str | None = Field(None, description="column of the names in a molecule file")
     features: Literal["given", "ones", "degree", "onehot_degree", "ogb"] = "given"

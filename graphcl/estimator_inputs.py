@@ -150,6 +150,8 @@ def tell_of_leaks(graph: Any, rows: Tensor, y: NDArray[Any]) -> None:
 
 def featured(source: Source, features: str | None, scaled: bool = False) -> Source:
     """The graphs with the features asked for; None: their own, degrees if they have none.  scaled: rows sum to 1."""
+    if features == "ogb" and isinstance(source, GraphStore) and source.smiles is not None and source.num_features != 9:
+        raise ValueError('features=\'ogb\': SMILES get OGB\'s features by settings={"encoder.features": "ogb"}')
     given = source.x is not None and source.num_features > 0
     source = with_features(source, features or ("given" if given else "degree"))  # type: ignore[arg-type]
     return normalize(source) if scaled else source

@@ -6,7 +6,7 @@ The counterpart of estimators.py; docs/estimators.md has both.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -151,6 +151,8 @@ class GraphRegressor(RegressorMixin, BaseEstimator):
         if y.dtype.kind not in "iufb":
             raise ValueError(f"y must be numbers, got {y.dtype} ({y[0]!r:.40}, ...); GraphClassifier is for classes")
         values = torch.tensor(y, dtype=torch.float64)
+        if float(values.abs().max()) > torch.finfo(torch.float32).max:
+            raise ValueError(f"y goes to {values.abs().max():.3g}, beyond float32; give it in another unit")
         mean, scale = values.mean(), values.std(correction=0).clamp(min=1e-12)
         fit_graphs(self, X, ((values - mean) / scale).float(), 1)
         with torch.no_grad():  # the head gives numbers as they were
@@ -264,9 +266,17 @@ def checked(estimator: BaseEstimator, y: Any, unlabelled: bool = False) -> NDArr
             if missing(value):
                 way_out = "give -1 where a node has none" if unlabelled else "leave that row out together with its X"
                 raise ValueError(f"y[{row}] is {value!r}, which is no label; {way_out}")
+        if isinstance(y, list | tuple):
+            y = _as_array(y)
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
     return y
+
+
+def _as_array(y: Sequence[Any]) -> NDArray[Any]:
+    """The labels as an array, of objects where text stands beside numbers: numpy would make text of all."""
+    mixed = len({isinstance(value, str) for value in y}) > 1
+    return np.array(y, dtype=object) if mixed else np.asarray(y)
 
 
 def labelled(y: NDArray[Any]) -> NDArray[np.bool_]:

@@ -27,6 +27,7 @@ from graphcl.encoders import Readout
 from graphcl.estimator_inputs import device_of, featured, listed, nodes_of, store_of
 from graphcl.evaluate.embed import embed
 from graphcl.hub import ModelCard, Pretrained, PretrainedConfig, load_pretrained, save_pretrained
+from graphcl.methods import METHODS
 from graphcl.read_config import load_config
 from graphcl.trainer import fit
 
@@ -145,7 +146,8 @@ class NodeEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     numbers of its nodes [n] instead, which cross-validation can divide; `fit` then trains on the whole graph all the
     same (transductive), and `transform` gives the rows of X.
 
-    config: None is grace, without its scaling of rows. The other parameters are those of GraphEmbedder.
+    config: None is grace without its scaling of rows, its sparse input and its narrower last layer. The other
+    parameters are those of GraphEmbedder.
     """
 
     def __init__(
@@ -225,6 +227,10 @@ def pretraining_config(params: Mapping[str, Any], default: tuple[str, dict[str, 
     chosen = {place: params[key] for key, place in PLACES.items() if params.get(key) is not None}
     named = chosen.get("encoder.name", settings.get("encoder.name", "molecule_gin"))
     if molecules and str(named).startswith("molecule_") and not reads_molecules(load_config(name)):
+        method = load_config(name).method.name
+        if "graph" not in METHODS[method].levels:
+            fitting = ", ".join(key for key, other in METHODS.items() if "graph" in other.levels)
+            raise ValueError(f"config={str(name)!r}: method {method!r} embeds nodes; for SMILES take one of: {fitting}")
         usual = load_config(FOR_MOLECULES[0])
         encoder = {f"encoder.{key}": value for key, value in usual.encoder.model_dump().items()}
         values = encoder | {"readout": usual.readout} | values

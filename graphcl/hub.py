@@ -95,7 +95,8 @@ def list_pretrained() -> dict[str, str]:
 def load_pretrained(name: str | Path) -> Pretrained:
     """A shipped name (`list_pretrained()`), a folder of `save_pretrained`, or a run folder of `graphcl pretrain`.
 
-    In eval mode, on the CPU, in float32; needs no network and no data. Raises ValueError naming what is wrong and what there is.
+    In eval mode, on the CPU, in float32; needs no network and no data. Raises ValueError naming what is wrong and what
+    there is.
     """
     folder = find_pretrained(name)
     model = _from_folder(folder) if (folder / "config.json").is_file() else _from_run(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -154,6 +154,7 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     path = find_config(str(name))
     values = read_mapping(path, "config")
     # Names first: another encoder or method does not inherit settings that it does not have.
+    overrides = list(overrides)
     for override in sorted(overrides, key=lambda text: text.partition("=")[0] not in {"encoder.name", "method.name"}):
         _apply(values, override)
         key, _, name = override.partition("=")
@@ -162,26 +163,41 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
             values[kind] = {
                 field: values[kind][field] for field in values[kind] if field in models(kind)[name].model_fields
             }
-    return parse_config(values, str(path))
+    return parse_config(values, str(path), overrides)
 
 
-def parse_config(values: Mapping[str, Any], where: str = "config") -> Config:
-    """Config from plain values; the errors begin with `where`."""
+def parse_config(values: Mapping[str, Any], where: str = "config", overrides: Sequence[str] = ()) -> Config:
+    """Config from plain values; the errors begin with `where`, or with the override that brought the value."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise config_error(error, where) from None
+        raise config_error(error, where, overrides=overrides) from None
 
 
 def config_error(
-    error: ValidationError, where: str, fields_at: Callable[[list[str]], list[str]] | None = None
+    error: ValidationError,
+    where: str,
+    fields_at: Callable[[list[str]], list[str]] | None = None,
+    overrides: Sequence[str] = (),
 ) -> ConfigError:
     """The mistakes in readable words, one a line. fields_at: the keys known at a place; none: of a Config."""
     items = error.errors()
     # What is wrong inside a list is not counted among its items: that there are too few is then no mistake of its own.
     inside = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
     told = [item for item in items if item["type"] != "too_short" or item["loc"] not in inside]
-    return ConfigError("\n".join(_readable(item, where, fields_at or _fields_at) for item in told))
+    return ConfigError(
+        "\n".join(_readable(item, _origin(item["loc"], where, overrides), fields_at or _fields_at) for item in told)
+    )
+
+
+def _origin(loc: Sequence[int | str], where: str, overrides: Sequence[str]) -> str:
+    """The last override that set the place, or what the place is in; else `where`."""
+    place = ".".join(_untagged([str(part) for part in loc]))
+    for override in reversed(overrides):
+        key = override.partition("=")[0]
+        if place == key or place.startswith(f"{key}."):
+            return f"override {override!r:.200}"
+    return where
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -254,8 +270,12 @@ def _readable(item: Any, where: str, fields_at: Callable[[list[str]], list[str]]
 
 def _place(loc: list[str]) -> str:
     """`train: ` from ["train"]; a union's tag (encoder.gcn) is left out of the path."""
-    kept = [part for i, part in enumerate(loc) if not (i and _is_tag(loc, i))]
+    kept = _untagged(loc)
     return f"{'.'.join(kept)}: " if kept else ""
+
+
+def _untagged(loc: list[str]) -> list[str]:
+    return [part for i, part in enumerate(loc) if not (i and _is_tag(loc, i))]
 
 
 def _is_tag(loc: list[str], i: int) -> bool:

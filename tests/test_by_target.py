@@ -27,8 +27,14 @@ def test_every_part_of_every_target_is_counted():
 def test_what_cannot_be_learned_or_chosen_is_refused_and_few_labels_are_told():
     enough = {"a": {"train": [90, 9], "val": [10, 10], "test": [20, 10]}}
     check_counts(enough, "roc_auc", "here")
-    with pytest.raises(ValueError, match=r"here: no target has values, .* \(b: train 0 \+ 3, val 1 \+ 1, .*--split"):
+    with pytest.raises(
+        ValueError, match=r"here: no target has two values, .* \(b: train 0 \+ 3, val 1 \+ 1, .*--split"
+    ):
         check_counts({"b": {"train": [0, 3], "val": [1, 1], "test": [1, 2]}}, "roc_auc", "here")
+    with pytest.raises(
+        ValueError, match=r"no target has two values, .*\(s: train 8, val 1, test 1\); .* more molecules"
+    ):
+        check_counts({"s": {"train": [8], "val": [1], "test": [1]}}, "rmse", "here")
     one_class = {"a": {"train": [5, 5], "val": [0, 9], "test": [9, 9]}}
     with pytest.raises(
         ValueError, match=r"of one class \(a: .*so roc_auc cannot choose the epoch; .*--metric accuracy"
@@ -70,3 +76,9 @@ def test_a_report_has_a_line_for_each_of_several_targets():
     ]
     one = {"counts": {"a": report["counts"]["a"]}}
     assert table_of_targets(report | one, shown, NAMES) == []
+
+
+def test_errors_are_shown_in_any_unit():
+    assert shown("rmse", [0.5, 0.7]) == "0.600 ± 0.141" and shown("mae", [0.0]) == "0.000"
+    assert shown("rmse", [2.5e-9, 3.5e-9]) == "3e-09 ± 7.07e-10" and shown("mae", [9.05e37]) == "9.05e+37"
+    assert shown("roc_auc", [0.5, 0.7]) == "60.00 ± 14.14"

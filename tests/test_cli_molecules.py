@@ -374,3 +374,35 @@ def test_scaffold_splits_hold_together(place):
     config = load_pretrained("small").config
     with pytest.raises(ValueError, match="split must be one of scaffold, random_scaffold, random, got 'x'"):
         assay.tune(read_in, {"a": config}, split="x", settings=Settings())
+
+
+def test_brackets_in_names_are_printed_as_they_are(run, place):
+    table = (place / "assay.csv").read_text(encoding="utf-8").replace("p_np", "IC50 [/nM]", 1)
+    (place / "units [x].csv").write_text(table, encoding="utf-8")
+    args = ["--target", "IC50 [/nM]", "--split", "random", "-o", "units [x]", "--no-baselines"]
+    code, text = run("finetune", "small", "units [x].csv", *args, *SHORT)
+    assert code == 0 and "units [x].csv: " in text and "classification of IC50 [/nM]" in text, text
+    assert "graphcl predict 'units [x]' FILE" in text
+    card = ModelCard(about="of [/nM]", method="graphcl", data="bbbp")
+    save_pretrained(
+        place / "of [x]",
+        load_pretrained("small").encoder,
+        config=load_pretrained("small").config.encoder,
+        readout="mean",
+        card=card,
+    )
+    code, text = run("pretrained", "of [x]")
+    assert code == 0 and "of [/nM]" in text
+
+
+def test_other_data_of_a_run_need_not_have_its_columns(run, place):
+    train = ["data.name=assay.csv", "data.targets=[num]", "data.ids=id", "run.dir=labelled", "encoder.hidden=16"]
+    code, text = run("pretrain", "quickstart-molecules", *train, "train.max_steps=1", "--quiet")
+    assert code == 0, text
+    (place / "plain.csv").write_text("structure\nCC\nCCO\n", encoding="utf-8")
+    code, text = run("embed", "labelled", "--data", "plain.csv", "--smiles", "structure", "-o", "plain.npz")
+    assert code == 0 and "plain.npz: 2 embeddings of width 16" in text, text
+    code, text = run("embed", "labelled", "--data", "bbbp", "-o", "bbbp2.npz")
+    assert code == 0 and "bbbp2.npz: 2039 embeddings of width 16" in text, text
+    code, text = run("embed", "small", "-o", "none.csv")
+    assert code == 2 and "'small' has no data of its own; give a molecule file" in text

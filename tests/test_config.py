@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from graphcl.config import Config, ConfigError
-from graphcl.read_config import config_names, load_config, models, parse_config, read_yaml
+from graphcl.read_config import config_names, find_config, load_config, models, parse_config, read_yaml
 
 GOOD = {
     "name": "x",
@@ -63,6 +63,21 @@ def test_bad_overrides(override, match):
     with pytest.raises(ConfigError) as caught:
         load_config("grace", [override])
     assert match in str(caught.value)
+
+
+def test_a_mistake_is_told_where_it_was_made(tmp_path):
+    for overrides, said in (
+        (["train.epochs=-1"], "override 'train.epochs=-1': train: epochs: input should be greater than 0"),
+        (["train.epochs=3", "method.tau=0"], "override 'method.tau=0': method: tau"),
+        (["encoder={name: gin, hiden: 3}"], "override 'encoder={name: gin, hiden: 3}': encoder: unknown key 'hiden'"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_config("grace", overrides)
+        assert str(caught.value).startswith(said)
+    own = tmp_path / "own.yaml"
+    own.write_text(find_config("grace").read_text(encoding="utf-8").replace("tau: 0.4", "tau: -1"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"own\.yaml: method: tau"):
+        load_config(own, ["train.epochs=3"])
 
 
 def test_missing_keys_and_views():

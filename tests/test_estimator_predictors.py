@@ -82,6 +82,11 @@ def test_words_are_no_numbers():
         GraphRegressor(**SMALL).fit(SMILES, KIND)
 
 
+def test_numbers_beyond_float32_are_refused():
+    with pytest.raises(ValueError, match=r"y goes to 3e\+39, beyond float32; give it in another unit"):
+        GraphRegressor(**SMALL).fit(SMILES[:4], [0, 1e39, 2e39, 3e39])
+
+
 def test_one_number_for_all_is_predicted_for_all():
     np.testing.assert_allclose(GraphRegressor(**SMALL).fit(SMILES, [4.0] * 8).predict(SMILES), 4.0, atol=1e-6)
 
@@ -142,6 +147,13 @@ def test_saved_is_loaded_to_the_bit(number, tmp_path):
         ({}, SMILES, np.linspace(0, 1, 8), "continuous"),
         ({}, SMILES, [*range(7), np.nan], r"y\[7\] is nan, which is no label"),
         ({}, [*SMILES[:7], "C1CC"], KIND, r"X\[7\] is no molecule, 'C1CC'"),
+        ({}, SMILES, ["a", 1, *KIND[2:]], r"y\[1\] is 1, but y\[0\] is 'a'; labels are text or numbers, not both"),
+        (
+            {"features": "ogb"},
+            SMILES,
+            KIND,
+            r"features='ogb': SMILES get OGB's features by settings=\{\"encoder.features",
+        ),
         ({"epochs": 0}, SMILES, KIND, "train: epochs: input should be greater than 0, got 0"),
         ({"batch_size": None}, SMILES, KIND, "batch_size must be a number > 0, got None"),
         ({"settings": {"method.tua": 1}}, SMILES, KIND, "unknown key 'tua'"),

@@ -205,6 +205,13 @@ def test_wrong_parameters_are_named(parameters, message):
         GraphEmbedder(**SMALL | parameters).fit(rings())
 
 
+def test_smiles_under_a_method_for_nodes_are_refused():
+    with pytest.raises(
+        ValueError, match=r"config='grace': method 'grace' embeds nodes; for SMILES take one of: .*graphcl"
+    ):
+        GraphEmbedder("grace").fit(SMILES)
+
+
 def test_the_same_seed_gives_the_same_and_nothing_global_changes():
     state, threads, environment = torch.get_rng_state(), torch.get_num_threads(), dict(os.environ)
     first = GraphEmbedder(**SMALL).fit_transform(rings())

@@ -36,6 +36,7 @@ from graphcl.process import usable_cores
 BLOCK = 10_000
 READER = 1  # to be raised with every change of what a file becomes
 _LARGEST = float(np.finfo(np.float32).max)
+LARGEST_CELL = 1 << 20  # characters; the limit of Python, 131,072, is less than some notes have
 _MISSING = {"", "nan", "na", "n/a", "null", "none"}
 _HEADER = ["row", "line", "id", "smiles", "reason"]
 
@@ -156,6 +157,14 @@ def _smi(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
 
 
 def _csv(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
+    limit = csv.field_size_limit(LARGEST_CELL)
+    try:
+        yield from _csv_rows(file, wanted)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv_rows(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
     # strict: else a quote that is not closed takes the rest of the file into one cell, unseen.
     reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     header = next(reader, [])
@@ -213,6 +222,8 @@ def _number(cell: Any, line: int, column: str) -> float:
     if cell is None or (isinstance(cell, str) and cell.strip().lower() in _MISSING):
         return math.nan
     try:
+        if isinstance(cell, str) and "_" in cell:  # Python would read 1_0 as 10
+            raise ValueError
         value = float(cell)
     except (TypeError, ValueError):
         raise ValueError(
@@ -365,7 +376,7 @@ def _chunks(
                 names = named(block.ids, block.rows, wanted.ids)
                 y = None if block.y is None else torch.from_numpy(block.y)
                 yield store_of(parsed, block.smiles, names, y, name=name)
-    refuse_none(rows, rejected, name)
+    refuse_none(rows, rejected, str(path))
 
 
 def named(ids: Sequence[str | None], rows: Sequence[int], column: str | None) -> list[str]:
@@ -374,7 +385,8 @@ def named(ids: Sequence[str | None], rows: Sequence[int], column: str | None) ->
 
 
 def _refusal(path: Path, one: Rejected) -> str:
-    return f"{path}: line {one.line}, {one.smiles!r}: {one.reason}; without strict such rows are left out and listed"
+    where = f"{path}: line {one.line}, {one.smiles!r:.200}"
+    return f"{where}: {one.reason}; without --strict (strict=True) such rows are left out and listed"
 
 
 @contextmanager
@@ -387,7 +399,7 @@ def _opened(path: Path, progress: bool) -> Iterator[tuple[BinaryIO, Callable[[in
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"reading {path.name}", total=path.stat().st_size)
 

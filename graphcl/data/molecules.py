@@ -274,5 +274,5 @@ def molecules_to_store(
 def refuse_none(rows: int, rejected: Sequence[Rejected], name: str) -> None:
     """Raise ValueError if no row is a molecule, with the first one's reason."""
     if len(rejected) == rows:
-        first = f"; the first, {rejected[0].smiles!r}: {rejected[0].reason}" if rejected else ""
+        first = f"; the first, {rejected[0].smiles!r:.200}: {rejected[0].reason}" if rejected else ""
         raise ValueError(f"{name}: none of {rows} SMILES is a molecule{first}")

@@ -3,7 +3,8 @@
 Source:  Hu et al., 2020, "Strategies for Pre-training Graph Neural Networks", arXiv:1905.12265, and its code, which the
          molecule benchmark took over. A scaffold is Bemis and Murcko's, 1996: rings and what links them, here with
          chirality; molecules without a ring share one.
-Differs: the random split draws from a torch generator, so a seed gives other parts than that code; parts are sorted.
+Differs: the random split draws from a torch generator, so a seed gives other parts than that code; parts are sorted. A
+         molecule with rings and more than 600 atoms is its own scaffold, which would take RDKit seconds to hours.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from graphcl.data.molecules import parse_smiles
 from graphcl.data.splits import Split
 
 Ratios = tuple[float, float, float]
+LARGE = 600  # atoms; RDKit's time grows with more than the third power, half a second here
 
 
 def scaffold_split(smiles: Sequence[str], ratios: Ratios = (0.8, 0.1, 0.1)) -> Split:
@@ -82,6 +84,10 @@ def _groups(smiles: Sequence[str], ratios: Ratios) -> list[list[int]]:
 @lru_cache(maxsize=1 << 17)  # splits of the same molecules are drawn over and over, and a scaffold takes a millisecond
 def _scaffold(smiles: str) -> str:
     molecule = parse_smiles(smiles)
+    if molecule.GetRingInfo().NumRings() == 0:  # as RDKit says, which takes hours to find it of a chain of thousands
+        return ""
+    if molecule.GetNumAtoms() > LARGE:
+        return smiles
     with rdBase.BlockLogs():
         return str(MurckoScaffoldSmiles(mol=molecule, includeChirality=True))
 

@@ -31,7 +31,7 @@ def linear_probe(embeddings: Tensor, labels: Tensor, split: Any, *, metric: str 
 
     embeddings: [n, D].  labels: [n] integer classes, or [n, T] tasks of 0 and 1 with NaN where unknown: the mean over
     the tasks with both classes in train and test counts, the others are named in a warning, and C is common to all.
-    split: one Split, or a list for the mean and standard deviation.  metric: "accuracy" or "roc_auc".
+    split: one Split, or a list for the mean and standard deviation.  metric: "accuracy", "roc_auc" or "prc_auc".
     Of ten tasks and more on up to 512 columns the solver takes Newton's steps, else L-BFGS with at most 1,000.
     seed: scikit-learn's random_state.  After C is chosen nothing is refitted on the validation rows.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import math
 import os
@@ -64,9 +65,8 @@ def test_csv_columns_by_name_with_missing_labels(tmp_path, name):
             r"assay\.csv: line 4, column 'y': 'inf' is infinite in float32; leave",
         ),
         ("smiles,y\nCC,1e300\n", r"assay\.csv: line 2, column 'y': '1e300' is infinite in float32"),
-        ("smiles,y\n", "assay: none of 0 SMILES is a molecule"),
-        ("smiles,y\nC,D,1\n", "assay: none of 1 SMILES is a molecule; the first, '': 3 cells, the header has 2"),
-        ("smiles,y\n" + "C" * 200_000 + ",1\n", r"assay\.csv: field larger than field limit"),
+        ("smiles,y\n", "none of 0 SMILES is a molecule"),
+        ("smiles,y\nC,D,1\n", "none of 1 SMILES is a molecule; the first, '': 3 cells, the header has 2"),
         (
             'smiles,y\nC,1\n"CO,1\nCN,0\nCC,1\n',
             r"assay\.csv: unexpected end of data, in the row from line 3 on; look for",
@@ -193,6 +193,18 @@ def test_lines_are_those_of_the_file(tmp_path):
     assert [row[4] for row in rows(tmp_path / "b.parquet")] == ["not text but 1.5", "not text but nan"]
 
 
+def test_a_long_cell_is_read_and_underscores_are_no_numbers(tmp_path, monkeypatch):
+    before = csv.field_size_limit()
+    path = write(tmp_path, f"smiles,note,y\nCC,{'x' * 200_000},1\nCCO,,0\n")
+    (block,) = read_blocks(path, targets=["y"])
+    assert block.smiles == ["CC", "CCO"] and block.y[:, 0].tolist() == [1.0, 0.0] and csv.field_size_limit() == before
+    monkeypatch.setattr(molecule_files, "LARGEST_CELL", 1000)
+    with pytest.raises(ValueError, match=r"assay\.csv: field larger than field limit \(1000\), in the row from line 2"):
+        list(read_blocks(path, targets=["y"]))
+    with pytest.raises(ValueError, match=r"line 2, column 'y': '1_0' is not a number"):
+        list(read_blocks(write(tmp_path, "smiles,y\nCC,1_0\n"), targets=["y"]))
+
+
 def test_records_of_an_sdf_that_are_no_molecules_keep_their_place(tmp_path):
     good = Chem.MolToMolBlock(Chem.MolFromSmiles("CCO"))
     bad = Chem.MolToMolBlock(Chem.MolFromSmiles("CN(C)(C)C", sanitize=False), kekulize=False)
@@ -254,7 +266,7 @@ def test_the_second_time_nothing_is_parsed(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(molecule_files, "in_processes", None)
         again, rejected_again = read_molecules(path, targets=["y"], rejected=listed)
-        with pytest.raises(ValueError, match=r"assay\.csv: line 3, 'no!': not a SMILES string; without strict"):
+        with pytest.raises(ValueError, match=r"assay\.csv: line 3, 'no!': not a SMILES string; without --strict"):
             read_molecules(path, targets=["y"], strict=True)
     assert rejected_again == rejected and listed.read_text() == text
     assert again.smiles == first.smiles and torch.equal(again.x, first.x) and torch.equal(again.y, first.y)
@@ -265,7 +277,7 @@ def test_the_second_time_nothing_is_parsed(tmp_path, monkeypatch):
 
 def test_strict_stops_at_the_first(tmp_path):
     path = write(tmp_path, MIXED)
-    with pytest.raises(ValueError, match=r"assay\.csv: line 3, 'no!': not a SMILES string; without strict such rows"):
+    with pytest.raises(ValueError, match=r"assay\.csv: line 3, 'no!': not a SMILES string; without --strict"):
         read_molecules(path, strict=True)
     assert not list((cache_folder() / "stores").iterdir())
 

@@ -9,7 +9,7 @@ import torch
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from graphcl.data.molecules import molecules_to_store
-from graphcl.data.scaffolds import random_scaffold_split, scaffold_split
+from graphcl.data.scaffolds import _scaffold, random_scaffold_split, scaffold_split
 from graphcl.data.splits import make_splits
 
 
@@ -53,6 +53,14 @@ def test_no_scaffold_is_in_two_parts_and_no_molecule_is_lost():
     assert not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
     assert all(part.dtype == torch.int64 and len(part) for part in split)
     assert all(torch.equal(a, b) for a, b in zip(split, scaffold_split(MANY), strict=True))
+
+
+def test_large_molecules_take_no_time():
+    """RDKit takes hours for the scaffold of the chain, and seconds for that of the ring."""
+    chain, ring, other = "C" * 3000, "C1" + "C" * 900 + "1", "C1" + "C" * 901 + "1"
+    assert [_scaffold(text) for text in (chain, "CCO", ring, other)] == ["", "", ring, other]
+    split = scaffold_split([chain, ring, ring, other, "CCO", "CCO"], (0.5, 0.25, 0.25))
+    assert [part.tolist() for part in split] == [[0, 4, 5], [3], [1, 2]]
 
 
 def test_molecules_without_rings_share_one_scaffold():
