@@ -1,16 +1,19 @@
-"""What the scikit-learn estimators are given (SMILES, NetworkX graphs, PyG Data), as a store or as one graph."""
+"""What the scikit-learn estimators are given: SMILES, NetworkX graphs, PyG Data, as a store or as one graph; labels."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import assert_all_finite, column_or_1d
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
@@ -125,6 +128,52 @@ def missing(value: Any) -> bool:
         return not bool(value == value)
     except TypeError:  # NA is neither equal nor unequal
         return True
+
+
+def checked(estimator: BaseEstimator, y: Any, unlabelled: bool = False) -> NDArray[Any]:
+    """y as [n], without NaN and infinity."""
+    if y is None:
+        raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
+    if hasattr(y, "__len__") and getattr(getattr(y, "dtype", None), "kind", "O") not in "biuf":
+        for row, value in enumerate(y):  # before numpy, which makes text of a missing value among text
+            if missing(value):
+                way_out = "give -1 where a node has none" if unlabelled else "leave that row out together with its X"
+                raise ValueError(f"y[{row}] is {value!r}, which is no label; {way_out}")
+        if isinstance(y, list | tuple):
+            y = as_array(y)
+    y = column_or_1d(y, warn=True)
+    assert_all_finite(y, input_name="y")
+    return y
+
+
+def as_array(y: Sequence[Any]) -> NDArray[Any]:
+    """The labels as an array, of objects where text stands beside numbers: numpy would make text of all."""
+    mixed = len({isinstance(value, str) for value in y}) > 1
+    return np.array(y, dtype=object) if mixed else np.asarray(y)
+
+
+def labelled(y: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which entries of y [n] are labels: not -1, nor as text "-1" or "" ."""
+    return ~np.isin(y.astype(str), ["-1", "-1.0", ""]) if y.dtype.kind not in "iufb" else y != -1
+
+
+def classes_of(estimator: BaseEstimator, y: Any, unlabelled: bool = False) -> tuple[NDArray[Any], Tensor, Tensor]:
+    """The classes [K], each row's place among them [n], -1 without a label, and the rows [k] that have one."""
+    y = checked(estimator, y, unlabelled)
+    known = labelled(y) if unlabelled else np.ones(len(y), dtype=bool)
+    rows = torch.from_numpy(known.nonzero()[0])
+    for row in rows.tolist() if y.dtype.kind == "O" else []:
+        if isinstance(y[row], str) != isinstance(first := y[rows[0]], str):
+            raise ValueError(
+                f"y[{row}] is {y[row]!r}, but y[{rows[0]}] is {first!r}; labels are text or numbers, not both"
+            )
+    check_classification_targets(y[known])
+    classes, places = np.unique(y[known], return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"y has {'one class only' if len(classes) else 'no label'}; a classifier needs two classes")
+    codes = torch.full((len(y),), -1)
+    codes[rows] = torch.from_numpy(places.reshape(-1))
+    return classes, codes, rows
 
 
 def tell_of_leaks(graph: Any, rows: Tensor, y: NDArray[Any]) -> None:

@@ -6,7 +6,7 @@ The counterpart of estimators.py; docs/estimators.md has both.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
@@ -29,7 +28,17 @@ from graphcl.checkpoint import write_whole
 from graphcl.config import Config
 from graphcl.data.store import GraphStore
 from graphcl.encoders import Readout
-from graphcl.estimator_inputs import device_of, featured, listed, missing, nodes_of, store_of, tell_of_leaks
+from graphcl.estimator_inputs import (
+    checked,
+    classes_of,
+    device_of,
+    featured,
+    labelled,
+    listed,
+    nodes_of,
+    store_of,
+    tell_of_leaks,
+)
 from graphcl.estimators import (
     FOR_GRAPHS,
     FOR_MOLECULES,
@@ -252,55 +261,6 @@ class NodeClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.one_d_array = False, True
         return tags
-
-
-# --- labels -----------------------------------------------------------------------------------------------------------
-
-
-def checked(estimator: BaseEstimator, y: Any, unlabelled: bool = False) -> NDArray[Any]:
-    """y as [n], without NaN and infinity."""
-    if y is None:
-        raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
-    if hasattr(y, "__len__") and getattr(getattr(y, "dtype", None), "kind", "O") not in "biuf":
-        for row, value in enumerate(y):  # before numpy, which makes text of a missing value among text
-            if missing(value):
-                way_out = "give -1 where a node has none" if unlabelled else "leave that row out together with its X"
-                raise ValueError(f"y[{row}] is {value!r}, which is no label; {way_out}")
-        if isinstance(y, list | tuple):
-            y = _as_array(y)
-    y = column_or_1d(y, warn=True)
-    assert_all_finite(y, input_name="y")
-    return y
-
-
-def _as_array(y: Sequence[Any]) -> NDArray[Any]:
-    """The labels as an array, of objects where text stands beside numbers: numpy would make text of all."""
-    mixed = len({isinstance(value, str) for value in y}) > 1
-    return np.array(y, dtype=object) if mixed else np.asarray(y)
-
-
-def labelled(y: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which entries of y [n] are labels: not -1, nor as text "-1" or "" ."""
-    return ~np.isin(y.astype(str), ["-1", "-1.0", ""]) if y.dtype.kind not in "iufb" else y != -1
-
-
-def classes_of(estimator: BaseEstimator, y: Any, unlabelled: bool = False) -> tuple[NDArray[Any], Tensor, Tensor]:
-    """The classes [K], each row's place among them [n], -1 without a label, and the rows [k] that have one."""
-    y = checked(estimator, y, unlabelled)
-    known = labelled(y) if unlabelled else np.ones(len(y), dtype=bool)
-    rows = torch.from_numpy(known.nonzero()[0])
-    for row in rows.tolist() if y.dtype.kind == "O" else []:
-        if isinstance(y[row], str) != isinstance(first := y[rows[0]], str):
-            raise ValueError(
-                f"y[{row}] is {y[row]!r}, but y[{rows[0]}] is {first!r}; labels are text or numbers, not both"
-            )
-    check_classification_targets(y[known])
-    classes, places = np.unique(y[known], return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"y has {'one class only' if len(classes) else 'no label'}; a classifier needs two classes")
-    codes = torch.full((len(y),), -1)
-    codes[rows] = torch.from_numpy(places.reshape(-1))
-    return classes, codes, rows
 
 
 # --- fitting and predicting -------------------------------------------------------------------------------------------
