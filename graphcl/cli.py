@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(markup=False)  # names of columns and folders may have brackets
+out = Console(markup=False, emoji=False)  # names of columns and folders are printed as they are
 RUN_FILES = {
     *("config.yaml", "metrics.jsonl", "model.safetensors", "environment.json", "scores.json"),
     *("curve.png", "embedding.png", "views.png", "rejected.csv", "checkpoints", "tensorboard"),

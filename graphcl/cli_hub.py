@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-out = Console(markup=False)
+out = Console(markup=False, emoji=False)
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an earlier encoder in the folder")]
 Full = Annotated[bool, typer.Option("--full", help="float32 weights, twice the size")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="folder to write", show_default=False)]

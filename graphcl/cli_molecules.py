@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graphcl.evaluate.tasks import Judged
     from graphcl.hub import Pretrained, PretrainedConfig
 
-out = Console(markup=False)
+out = Console(markup=False, emoji=False)
 SCRATCH = ("none", "scratch")
 Model = Annotated[
     str,

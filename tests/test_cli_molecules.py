@@ -383,7 +383,7 @@ def test_brackets_in_names_are_printed_as_they_are(run, place):
     code, text = run("finetune", "small", "units [x].csv", *args, *SHORT)
     assert code == 0 and "units [x].csv: " in text and "classification of IC50 [/nM]" in text, text
     assert "graphcl predict 'units [x]' FILE" in text
-    card = ModelCard(about="of [/nM]", method="graphcl", data="bbbp")
+    card = ModelCard(about="of [/nM] :x:", method="graphcl", data="bbbp")
     save_pretrained(
         place / "of [x]",
         load_pretrained("small").encoder,
@@ -392,7 +392,7 @@ def test_brackets_in_names_are_printed_as_they_are(run, place):
         card=card,
     )
     code, text = run("pretrained", "of [x]")
-    assert code == 0 and "of [/nM]" in text
+    assert code == 0 and "of [/nM] :x:" in text
 
 
 def test_other_data_of_a_run_need_not_have_its_columns(run, place):
