@@ -37,7 +37,7 @@ _ORDERS = np.array([5, 5, 0, 3, 1, 5, 2, 5], dtype=np.uint8)  # twice the order 
 _CHIRAL = rdqueries.HasChiralTagQueryAtom()
 _DIRECTED = frozenset("/\\|>")  # what gives a bond a direction in SMILES; | begins an extension
 _NONMETALS = np.isin(np.arange(120), [number - 1 for number in (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 52, 53)])
-_SMALL = 256  # atoms up to which a matrix of their bonds is no waste
+_SMALL = 256  # atoms up to which a matrix of their bonds is no waste; bonds up to which one may be asked for by number
 
 
 class Rejected(NamedTuple):
@@ -110,10 +110,18 @@ def _atoms(molecule: Chem.Mol) -> NDArray[np.uint8]:
     return x
 
 
+def bonds_of(molecule: Chem.Mol) -> Iterator[Chem.Bond]:
+    """Its bonds, each once."""
+    if molecule.GetNumBonds() <= _SMALL:
+        return (molecule.GetBondWithIdx(k) for k in range(molecule.GetNumBonds()))
+    # RDKit counts to find bond k, which of tens of thousands takes minutes; those of an atom it knows.
+    atoms = range(molecule.GetNumAtoms())
+    return (bond for i in atoms for bond in molecule.GetAtomWithIdx(i).GetBonds() if bond.GetBeginAtomIdx() == i)
+
+
 def _bonds(molecule: Chem.Mol) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     rows = []
-    for k in range(molecule.GetNumBonds()):
-        bond = molecule.GetBondWithIdx(k)
+    for bond in bonds_of(molecule):
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         kind = _BOND.get(bond.GetBondType(), UNKNOWN_BOND), _DIRECTION.get(bond.GetBondDir(), 0)
         rows += [(i, j, *kind), (j, i, *kind)]  # target, source

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from graphcl.data.cache import cache_folder, cached, store_place
 from graphcl.data.molecule_files import read_molecules
-from graphcl.data.molecules import MoleculeArrays, MoleculeFeatures, Rejected
+from graphcl.data.molecules import MoleculeArrays, MoleculeFeatures, Rejected, bonds_of
 from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
 
@@ -89,8 +89,7 @@ def ogb_arrays(molecule: Chem.Mol) -> MoleculeArrays:
             )
         )
     rows = []
-    for k in range(molecule.GetNumBonds()):
-        bond = molecule.GetBondWithIdx(k)
+    for bond in bonds_of(molecule):
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         kind = _BOND.get(bond.GetBondType(), 4), _STEREO.get(bond.GetStereo(), 6), bond.GetIsConjugated()
         rows += [(i, j, *kind), (j, i, *kind)]  # target, source

@@ -42,6 +42,7 @@ SMILES = [
     "C~C",
     "[Og]",
     "C" * 500,
+    "C/C=C/C" * 90 + "c1ccccc1",
     " CC ",
     "CC the name of it",
 ]
