@@ -55,7 +55,8 @@ def medians(
     """Median seconds of each side, measured in turns (A B A B ...), after a first turn that does not count.
 
     A quick side is called as often in a turn as takes `least` seconds. One that takes `most` seconds and more has its
-    first turn alone, and that counts. A side that returns a float has measured itself.
+    first turn alone, and that counts; of ours the second, since the first may have compiled. A side that returns a
+    float has measured itself.
     peaks: is filled with the `peak` of each side, in MB, which its first turn tells.
     While there are `Others`, sides of PEOPLE have their turns there.
     """
@@ -79,6 +80,8 @@ def medians(
         seconds, held = turn(name, 1, peaks is not None)
         if peaks is not None:
             peaks[name] = held
+        if seconds >= most and name not in PEOPLE:
+            seconds, _ = turn(name, 1)  # the first may have compiled
         if seconds >= most:
             times[name].append(seconds)
             continue
