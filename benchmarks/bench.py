@@ -1,6 +1,6 @@
 """`graphcl bench`: ours against what people run today, and against what the machine can do, on this machine.
 
-    graphcl bench                                   # the rows that are not long: two to three minutes
+    graphcl bench                                   # the rows that are not long: about two minutes
     graphcl bench --full --json results/bench.json  # all of them, and results/growth.png
     graphcl bench --rows infonce,queue              # single rows
     graphcl bench --same-memory                     # the others with the memory settings of graphcl's commands too
