@@ -181,9 +181,18 @@ def card_of_run(folder: Path, config: Config) -> ModelCard:
 
 
 def environment_of(folder: Path) -> dict[str, Any]:
-    """What a run left in environment.json; nothing if that is not there."""
+    """What a run left in environment.json; nothing if that is not there. Raises ConfigError if it is damaged."""
     path = folder / "environment.json"
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: not readable as JSON: {error!s:.200}; delete it, a run is read without it"
+        ) from None
+    if not isinstance(known, dict) or not isinstance(known.get("num_features", 0), int):
+        raise ConfigError(f"{path}: not what a run writes there; delete it, a run is read without it")
     return known
 
 

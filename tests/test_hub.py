@@ -122,6 +122,14 @@ def test_the_encoder_of_a_run_needs_no_data_but_for_its_width(tmp_path, monkeypa
         elsewhere.setattr("graphcl.builder.load_data", lambda **asked: pytest.fail("the data were read"))
         model = load_pretrained(tmp_path / "run")
     assert model.config.in_dim == run.data.num_features and torch.equal(embed(model, run.data), wanted)
+    for damage, said in (
+        ("{", "not readable as JSON"),
+        ("[1]", "not what a run writes"),
+        ('{"num_features": "7"}', "not"),
+    ):
+        (tmp_path / "run" / "environment.json").write_text(damage)
+        with pytest.raises(ConfigError, match=rf"environment\.json: {said}.*; delete it"):
+            load_pretrained(tmp_path / "run")
     (tmp_path / "run" / "environment.json").unlink()  # then the data tell it
     assert torch.equal(embed(load_pretrained(tmp_path / "run"), run.data), wanted)
 

@@ -65,8 +65,8 @@ def test_csv_columns_by_name_with_missing_labels(tmp_path, name):
             r"assay\.csv: line 4, column 'y': 'inf' is infinite in float32; leave",
         ),
         ("smiles,y\nCC,1e300\n", r"assay\.csv: line 2, column 'y': '1e300' is infinite in float32"),
-        ("smiles,y\n", "none of 0 SMILES is a molecule"),
-        ("smiles,y\nC,D,1\n", "none of 1 SMILES is a molecule; the first, '': 3 cells, the header has 2"),
+        ("smiles,y\n", r"assay\.csv: none of 0 SMILES is a molecule"),
+        ("smiles,y\nC,D,1\n", r"assay\.csv: none of 1 SMILES is a molecule; the first, '': 3 cells, the header has 2"),
         (
             'smiles,y\nC,1\n"CO,1\nCN,0\nCC,1\n',
             r"assay\.csv: unexpected end of data, in the row from line 3 on; look for",
