@@ -7,6 +7,8 @@ unequal numbers of rows the gathered rows are right, but DDP's mean weighs every
 
 from __future__ import annotations
 
+import atexit
+import gc
 from typing import Any
 
 import torch
@@ -45,6 +47,18 @@ def gather_views(z1: Tensor, z2: Tensor) -> dict[str, Any]:
 def gather_ids(ids: Tensor) -> Tensor:
     """Ids [n] of all processes in the order of their ranks, as `gather` orders the rows that they belong to."""
     return gather(ids)[0]
+
+
+def close_at_exit() -> None:
+    """Let this process leave its group when it ends. Fabric does so under NCCL alone; gloo's threads abort without."""
+    atexit.unregister(_close)
+    atexit.register(_close)
+
+
+def _close() -> None:
+    gc.collect()  # what holds the group in a cycle
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _several() -> bool:

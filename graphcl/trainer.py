@@ -26,6 +26,7 @@ from torch_geometric.data import Data
 
 from graphcl.checkpoint import save_weights
 from graphcl.config import TrainConfig, near
+from graphcl.distributed import close_at_exit
 from graphcl.methods.method import Method
 from graphcl.process import warn_of_slow_bf16
 from graphcl.runlog import Metrics, Progress, StopSignal, write_environment
@@ -164,6 +165,8 @@ def start_fabric(train: TrainConfig) -> Fabric:
             accelerator=device, strategy=strategy, devices=local, num_nodes=world // local, precision=train.precision
         )
     fabric.launch()
+    if world > 1:
+        close_at_exit()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats(fabric.device)
     return fabric

@@ -5,6 +5,7 @@ The functions below run once here, in one process, and once in each of two; all 
 
 from __future__ import annotations
 
+import atexit
 import copy
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from small_run import small_config
 from torch import Tensor
 from torch_geometric.data import Data
@@ -118,6 +120,8 @@ def make_run(name: str, **settings: Any) -> Run:
 def in_two_processes(folder: Path) -> None:
     """What torchrun starts: every case, with the final weights of both ranks."""
     rank = int(os.environ["RANK"])
+    left = folder / f"left{rank}"
+    atexit.register(lambda: left.write_text(str(not dist.is_initialized())))  # the last to run: it is the first here
     for name, settings in EQUAL.items():
         run = make_run(name, **settings)
         fit(run, folder / name, progress=False)
@@ -191,6 +195,11 @@ def test_a_run_in_two_processes_resumes_to_the_bit(two):
     assert (whole / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
     assert (whole / "model.safetensors").read_bytes() == (cut / "model.safetensors").read_bytes()
     assert json.loads((whole / "environment.json").read_text())["processes"] == 2
+
+
+def test_every_process_leaves_its_group_before_it_ends(two):
+    """Threads of gloo that are still there when Python ends abort the process, now and then."""
+    assert [(two / f"left{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
 
 
 def test_ctrl_c_in_one_process_stops_both_at_the_same_step(two):
