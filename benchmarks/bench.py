@@ -63,7 +63,9 @@ ROWS: dict[str, Row] = {
     "mask_attributes_native": Row(
         rows.mask_attributes, "mask 0.2 of the nodes, numba, against a loop", "loop", ours="native"
     ),
-    "gather": Row(rows.gather, "a batch out of the store, torch, against InMemoryDataset", "dataset", 25, ours="torch"),
+    "gather": Row(
+        rows.gather, "a batch out of the store, no numba, against InMemoryDataset", "dataset", 25, ours="torch"
+    ),
     "gather_native": Row(
         rows.gather, "a batch out of the store, numba, against InMemoryDataset", "dataset", 25, 60, ours="native"
     ),
@@ -74,7 +76,7 @@ ROWS: dict[str, Row] = {
         rows.neighbours_large, "GIN's sum, against PyG's GINConv", "GINConv", 12, 14, long=True, ours="ours, GIN"
     ),
     "chem_step": Row(rows.chem_step, "model step, in times of its bare MLPs", "MLPs", 1.10, 1.05, at_most=True),
-    "chem_data": Row(rows.chem_data, "batches and two views, torch, against loops", "loop", 120, 170, ours="torch"),
+    "chem_data": Row(rows.chem_data, "batches and two views, no numba, against loops", "loop", 120, 170, ours="torch"),
     "chem_data_native": Row(
         rows.chem_data, "batches and two views, numba, against loops", "loop", 120, 170, ours="native"
     ),

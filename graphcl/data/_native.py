@@ -1,4 +1,4 @@
-"""Kernels that gather a batch on the CPU, compiled by numba at first use; without numba torch does the same."""
+"""Gathering a batch on the CPU: by kernels that numba compiles at first use, or without numba by numpy."""
 
 from __future__ import annotations
 
@@ -60,6 +60,36 @@ def gather(
         values["y"] = store.y.index_select(0, index)
     values |= {"graph_id": index, "n_id": torch.from_numpy(n_id), "batch": torch.from_numpy(graph_of_node)}
     return values | {"ptr": torch.from_numpy(nodes.slices)}
+
+
+def gather_plainly(store: GraphStore, rows: NDArray[np.int64], nodes: Places, edges: Places) -> dict[str, Tensor]:
+    """`gather` by numpy, whose calls on small arrays take half of the time of torch's."""
+    owner = np.repeat(np.arange(len(rows)), np.diff(nodes.slices))
+    n_id, e_id = rows_of(nodes), rows_of(edges)
+    shift = np.repeat(nodes.slices[:-1], np.diff(edges.slices))
+    edge_index = np.empty((2, len(e_id)), np.int64)
+    for ends, out in zip((store.src, store.dst), edge_index, strict=True):
+        np.add(ends.numpy().take(e_id), shift, out=out)
+
+    def widened(values: Tensor, ids: NDArray[np.int64]) -> Tensor:
+        taken = values.numpy().take(ids, 0)
+        return torch.from_numpy(taken if taken.dtype.kind == "f" else taken.astype(np.int64))
+
+    values = {"x": widened(store.x, n_id), "edge_index": torch.from_numpy(edge_index)}
+    if store.edge_attr is not None:
+        values["edge_attr"] = widened(store.edge_attr, e_id)
+    index = torch.from_numpy(rows)
+    if store.y is not None:
+        values["y"] = store.y.index_select(0, index)
+    values |= {"graph_id": index, "n_id": torch.from_numpy(n_id), "batch": torch.from_numpy(owner)}
+    return values | {"ptr": torch.from_numpy(nodes.slices)}
+
+
+def rows_of(places: Places) -> NDArray[np.int64]:
+    """Rows of the store, in the order of the batch [n]."""
+    rows = np.repeat(places.start - places.slices[:-1], np.diff(places.slices))
+    rows += np.arange(len(rows))
+    return rows
 
 
 # Places are unsigned: numba asks of every signed index whether it counts from the end, and then nothing is vectorized.

@@ -23,7 +23,7 @@ from graphcl.data.pyg import flat_arrays
 _ARRAYS = ("x", "src", "dst", "edge_attr", "y", "node_ptr", "edge_ptr")
 _TEXTS = ("smiles", "names")
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
-_COMPILED = (*_INTEGERS, torch.float32, torch.float64)  # what the kernels read
+_OF_NUMPY = (*_INTEGERS, torch.float32, torch.float64)  # what is gathered by numpy, or by compiled kernels
 _EMPTY = Batch(_base_cls=Data)  # a copy of it costs a tenth of a new one
 
 
@@ -217,12 +217,15 @@ class GraphStore:
         rows = index.numpy().astype(np.int64)
         if np.minimum.reduce(rows | (len(self) - 1 - rows)) < 0:  # the sign of one is the sign of both
             raise ValueError(f"index goes from {rows.min()} to {rows.max()}, graphs from 0 to {len(self) - 1}")
-        kernels = _native.native() if self._compiled() else None
+        numpy = self._in_numpy()
+        kernels = _native.native() if numpy else None
         nodes, edges = self._places(self.node_ptr, rows, kernels), self._places(self.edge_ptr, rows, kernels)
-        if kernels is None:
-            values = self._gather(rows, nodes, edges)
-        else:
+        if kernels is not None:
             values = _native.gather(kernels, self, rows, nodes, edges)
+        elif numpy:
+            values = _native.gather_plainly(self, rows, nodes, edges)
+        else:
+            values = self._gather(rows, nodes, edges)
 
         # From numpy, since torch takes five times as long for such small tensors; on the CPU wherever the store lies.
         slices_of_nodes, slices_of_edges = torch.from_numpy(nodes.slices), torch.from_numpy(edges.slices)
@@ -244,9 +247,9 @@ class GraphStore:
             return batch
         return batch.to(device, non_blocking=True)
 
-    def _compiled(self) -> bool:
+    def _in_numpy(self) -> bool:
         given = (self.x, self.src) if self.edge_attr is None else (self.x, self.src, self.edge_attr)
-        return self.device.type == "cpu" and all(value.dtype in _COMPILED for value in given)
+        return self.device.type == "cpu" and all(value.dtype in _OF_NUMPY for value in given)
 
     def _places(self, pointer: Tensor, rows: NDArray[np.int64], kernels: Any = None) -> _native.Places:
         ends, start, slices = pointer.numpy(), np.empty_like(rows), np.zeros(len(rows) + 1, dtype=np.int64)
@@ -292,9 +295,8 @@ class GraphStore:
         ids: dict[str, Tensor] = {}
         pointers: dict[str, Tensor] = {}
         for what in ("node_ptr", "edge_ptr"):
-            start, slices = self._places(getattr(self, what), rows)
-            ids[what] = torch.from_numpy(np.repeat(start - slices[:-1], np.diff(slices)) + np.arange(slices[-1]))
-            pointers[what] = torch.from_numpy(slices)
+            places = self._places(getattr(self, what), rows)
+            ids[what], pointers[what] = torch.from_numpy(_native.rows_of(places)), torch.from_numpy(places.slices)
         n_id, e_id = ids["node_ptr"].to(self.device), ids["edge_ptr"].to(self.device)
         return self._like(
             x=self.x[n_id],

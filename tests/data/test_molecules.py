@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from ogb.utils import smiles2graph
-from rdkit import Chem
+from rdkit import Chem, RDLogger
 
 from graphcl.data import molecules
 from graphcl.data.molecules import (
@@ -129,6 +129,7 @@ def test_nothing_is_lost_silently(capfd):
 
 
 def test_rdkit_logs_again_afterwards(capfd):
+    RDLogger.EnableLog("rdApp.*")  # PyG's from_smiles, which other tests call, turns it off for the whole process
     molecules_to_store(["CC", "C1CC"])
     Chem.MolFromSmiles("C1CC")
     assert "unclosed ring" in capfd.readouterr().err

@@ -11,11 +11,13 @@ from torch_geometric.data import Batch, Data
 from graphcl.data import _native
 from graphcl.data.store import GraphStore
 
-COMPILED = pytest.mark.parametrize("compiled", [False, pytest.param(True, id="numba")])
+GATHERED = pytest.mark.parametrize("by", ["torch", "numpy", "numba"])
 
 
-def use(compiled: bool, patch: pytest.MonkeyPatch) -> None:
-    if not compiled:
+def use(by: str, patch: pytest.MonkeyPatch) -> None:
+    if by == "torch":
+        patch.setattr(GraphStore, "_in_numpy", lambda store: False)
+    elif by == "numpy":
         patch.setattr(_native, "native", lambda: None)
     elif _native.native() is None:
         pytest.skip("numba is not installed")
@@ -55,15 +57,15 @@ def with_ids(store: GraphStore, i: int) -> Data:
     return graph
 
 
-@COMPILED
+@GATHERED
 @settings(max_examples=25, deadline=None)
 @given(graphs=graph_lists(), data=st.data())
-def test_a_batch_equals_pygs(compiled, graphs, data):
+def test_a_batch_equals_pygs(by, graphs, data):
     store = GraphStore.from_graphs(graphs)
     index = torch.tensor(data.draw(st.lists(st.integers(0, len(graphs) - 1), min_size=1, max_size=8)))
     listed = [with_ids(store, i) for i in index.tolist()]
     with pytest.MonkeyPatch.context() as patch:
-        use(compiled, patch)
+        use(by, patch)
         ours = store.batch(index)
     pygs = Batch.from_data_list(listed)
     assert type(ours) is type(pygs) and ours.num_graphs == pygs.num_graphs == len(index)
@@ -120,9 +122,9 @@ def test_integers_are_kept_small():
     assert store.x.dtype == torch.uint8 and store[2].x[:, 0].tolist() == [4, 5, 6, 7, 8]
 
 
-@COMPILED
-def test_damaged_pointers_never_read_elsewhere(compiled, monkeypatch):
-    use(compiled, monkeypatch)
+@GATHERED
+def test_damaged_pointers_never_read_elsewhere(by, monkeypatch):
+    use(by, monkeypatch)
     for what in ("node_ptr", "edge_ptr"):
         for i, value in ((1, 10**6), (1, -(10**6)), (2, 0), (0, -1)):
             store = GraphStore.from_graphs(three())
