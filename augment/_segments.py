@@ -86,6 +86,7 @@ def check_rate(name: str, rate: Any, what: str) -> float:
 
 def count(segment: Tensor, size: int) -> Tensor:
     """[size], how often each segment occurs in `segment [M]`."""
+    segment = segment.long()
     return torch.zeros(size, dtype=torch.long, device=segment.device).scatter_add_(0, segment, torch.ones_like(segment))
 
 

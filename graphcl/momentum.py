@@ -71,6 +71,7 @@ class FeatureQueue(nn.Module):
     def enqueue(self, keys: Tensor, ids: Tensor) -> None:
         """Write keys [B, D] of items ids [B] over the oldest slots; of more than K keys the last K are kept.
 
+        A key with the id -1 is none: it leaves its slot empty.
         With several processes, gather keys and ids first (`graphcl.distributed`), else each keeps a queue of its own.
         """
         size, dim = self.items.shape
@@ -78,7 +79,8 @@ class FeatureQueue(nn.Module):
         batch = len(keys)
         keys, ids = keys[-size:], ids[-size:]
         slots = torch.arange(batch - len(keys), batch, device=self.ids.device).add_(self.pointer).remainder_(size)
-        self.items.index_copy_(0, slots, F.normalize(keys.float(), dim=-1).to(self.items.dtype))
+        rows = F.normalize(keys.float(), dim=-1).masked_fill_((ids == -1)[:, None], 0)
+        self.items.index_copy_(0, slots, rows.to(self.items.dtype))
         self.ids.index_copy_(0, slots, ids)
         self.pointer.add_(batch).remainder_(size)
         self.filled.add_(batch).clamp_(max=size)

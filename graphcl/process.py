@@ -92,14 +92,17 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 def set_threads(count: int | None = None) -> int:
     """Let torch use `count` threads. None: OMP_NUM_THREADS if set, else this process' share of `usable_cores()`.
 
-    Returns the number. Of the processes that torchrun starts on this machine each gets an equal share.
+    Returns the number. Of the processes that torchrun starts on this machine each gets an equal share: the 1 that
+    torchrun itself writes into OMP_NUM_THREADS does not count.
     """
     import torch
 
     if count is None:
-        asked = os.environ.get("OMP_NUM_THREADS", "")
-        share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        count = int(asked) if asked.isdigit() and int(asked) > 0 else max(share, 1)
+        asked, beside = (os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"))
+        processes = max(int(beside), 1) if beside.isdigit() else 1
+        if asked == "1" and processes > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+            asked = ""
+        count = int(asked) if asked.isdigit() and int(asked) > 0 else max(usable_cores() // processes, 1)
     elif count < 1:
         raise ValueError(f"threads must be at least 1, got {count}; leave it out to use the cores that there are")
     torch.set_num_threads(count)

@@ -229,3 +229,10 @@ def test_a_bank_that_cannot_be_is_refused():
             MemoryBank(size, dim, momentum)
     with pytest.raises(ValueError, match="ids"):
         MemoryBank(4, 2).update(torch.arange(3), unit_rows(2, 2, 12))
+
+
+def test_a_key_without_an_item_leaves_its_slot_empty():
+    queue = FeatureQueue(4, 2)
+    queue.enqueue(unit_rows(3, 2, 0), torch.tensor([7, -1, 8]))
+    assert queue.valid.tolist() == [True, False, True, False] and (queue.items[1] == 0).all()
+    assert sorted(contents(queue)) == [7, 8]

@@ -94,6 +94,13 @@ def test_threads_are_shared_among_processes(monkeypatch):
     assert set_threads() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert set_threads() == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert set_threads() == 1
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun wrote that 1 itself
+    assert set_threads() == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "0")
+    assert set_threads() == 1
     assert set_threads(1) == torch.get_num_threads() == 1
 
 

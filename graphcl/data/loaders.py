@@ -207,6 +207,7 @@ def _hide_labels(source: Data | GraphStore, visible: Tensor | None) -> Tensor | 
         return None
     if not isinstance(y, Tensor):
         raise ValueError(f"y must be a tensor, got {type(y).__name__}")
+    y = y if y.is_floating_point() else y.to(torch.int64)  # bool and uint8 have no -1
     hidden = torch.full_like(y, float("nan") if y.is_floating_point() else -1)
     if visible is not None:
         rows = visible.to(y.device)

@@ -39,7 +39,7 @@ class GraphStore:
 
     The edges of each graph are sorted by target, then source, and edge_attr with them; equal ones keep their order.
     Integers (x, src, dst, edge_attr) are kept in the smallest of uint8, int16, int32, int64 that holds them all, and
-    leave the store as int64.
+    leave the store as int64. Floats are not copied: writing to x or y afterwards writes to the store.
 
     Raises ValueError if the shapes disagree or an edge is out of range; `check()` looks at the contents.
     """
@@ -79,6 +79,9 @@ class GraphStore:
             raise ValueError(
                 f"{self.name}: x must be [N, F], got {tuple(self.x.shape)}; use x[:, None] for one feature"
             )
+        for what, ends in (("src", self.src), ("dst", self.dst)):
+            if ends.dtype == torch.bool or ends.is_floating_point():
+                raise ValueError(f"{self.name}: {what} must be node numbers, integers, got {ends.dtype}")
         if self.src.shape != self.dst.shape or self.src.dim() != 1:
             shapes = f"src {tuple(self.src.shape)}, dst {tuple(self.dst.shape)}"
             raise ValueError(f"{self.name}: src and dst must both be [E], got {shapes}")
@@ -193,11 +196,14 @@ class GraphStore:
 
     def __getitem__(self, i: int) -> Data:
         """Graph i as its own Data (a copy)."""
+        if not hasattr(i, "__index__"):
+            wanted = f"a graph is asked for by its number, got {type(i).__name__}"
+            raise TypeError(f"{self.name}: {wanted}; for several of them use batch(index) or subset(index)")
         if not -len(self) <= i < len(self):
             raise IndexError(f"{self.name}: no graph {i}, there are {len(self)}")
-        i %= len(self)
-        nodes = slice(int(self.node_ptr[i]), int(self.node_ptr[i + 1]))
-        edges = slice(int(self.edge_ptr[i]), int(self.edge_ptr[i + 1]))
+        i = int(i) % len(self)
+        places = (self._places(pointer, np.array([i])) for pointer in (self.node_ptr, self.edge_ptr))
+        nodes, edges = (slice(int(start[0]), int(start[0] + slices[1])) for start, slices in places)
         return Data(
             x=_wide(self.x[nodes]).clone(),
             edge_index=torch.stack([self.src[edges], self.dst[edges]]).long(),
@@ -211,12 +217,7 @@ class GraphStore:
         Equal to `Batch.from_data_list([store[i] for i in index])`, slice tables included, plus data-set-wide ids:
         graph_id [b] and n_id [n].  A graph may be asked for more than once.
         """
-        index = index.cpu()
-        if index.dim() != 1 or index.dtype not in (torch.int64, torch.int32) or len(index) == 0:
-            raise ValueError(f"index must be [b] integers with b > 0, got {index.dtype} {tuple(index.shape)}")
-        rows = index.numpy().astype(np.int64)
-        if np.minimum.reduce(rows | (len(self) - 1 - rows)) < 0:  # the sign of one is the sign of both
-            raise ValueError(f"index goes from {rows.min()} to {rows.max()}, graphs from 0 to {len(self) - 1}")
+        rows = self._checked(index)
         numpy = self._in_numpy()
         kernels = _native.native() if numpy else None
         nodes, edges = self._places(self.node_ptr, rows, kernels), self._places(self.edge_ptr, rows, kernels)
@@ -246,6 +247,18 @@ class GraphStore:
         if device is None or torch.device(device) == self.device:
             return batch
         return batch.to(device, non_blocking=True)
+
+    def _checked(self, index: Tensor) -> NDArray[np.int64]:
+        """The numbers of graphs that `index` [b] has; ValueError if it has none, or others."""
+        if not isinstance(index, Tensor):
+            raise TypeError(f"index must be a tensor, got {type(index).__name__}; use torch.as_tensor(index)")
+        if index.dim() != 1 or index.dtype not in (torch.int64, torch.int32) or len(index) == 0:
+            way = "; of a mask use mask.nonzero()[:, 0]" if index.dtype == torch.bool else ""
+            raise ValueError(f"index must be [b] integers with b > 0, got {index.dtype} {tuple(index.shape)}{way}")
+        rows: NDArray[np.int64] = index.cpu().numpy().astype(np.int64)
+        if np.minimum.reduce(rows | (len(self) - 1 - rows)) < 0:  # the sign of one is the sign of both
+            raise ValueError(f"index goes from {rows.min()} to {rows.max()}, graphs from 0 to {len(self) - 1}")
+        return rows
 
     def _in_numpy(self) -> bool:
         given = (self.x, self.src) if self.edge_attr is None else (self.x, self.src, self.edge_attr)
@@ -290,8 +303,8 @@ class GraphStore:
         return values | {"graph_id": index, "n_id": n_id, "batch": graph_of_node, "ptr": ptr}
 
     def subset(self, index: Tensor) -> GraphStore:
-        """A store of the graphs `index` [b], in that order; ids in its batches count from 0 again."""
-        rows = index.cpu().numpy().astype(np.int64)
+        """A store of the graphs `index` [b], b > 0, in that order; ids in its batches count from 0 again."""
+        rows = self._checked(index)
         ids: dict[str, Tensor] = {}
         pointers: dict[str, Tensor] = {}
         for what in ("node_ptr", "edge_ptr"):
@@ -303,7 +316,7 @@ class GraphStore:
             src=self.src[e_id],
             dst=self.dst[e_id],
             edge_attr=None if self.edge_attr is None else self.edge_attr[e_id],
-            y=None if self.y is None else self.y[index.to(self.y.device)],
+            y=None if self.y is None else self.y[torch.from_numpy(rows).to(self.y.device)],
             smiles=None if self.smiles is None else [self.smiles[i] for i in rows],
             names=None if self.names is None else [self.names[i] for i in rows],
             **pointers,
@@ -332,13 +345,20 @@ class GraphStore:
     @classmethod
     def concat(cls, stores: Sequence[GraphStore], name: str | None = None) -> GraphStore:
         """The graphs of all stores in one. Raises ValueError if one has an attribute that another lacks, or others."""
+        if not len(stores):
+            raise ValueError("concat was given no store; it needs at least one")
         first = stores[0]
         parts: dict[str, Any] = {"name": first.name if name is None else name}
         for key in ("x", "src", "dst", "edge_attr", "y"):
             values = [getattr(store, key) for store in stores]
-            kinds = {None if v is None else (v.shape[1:], v.is_floating_point() and v.dtype) for v in values}
-            if len(kinds) > 1:
-                raise ValueError(f"{first.name}: the stores differ in {key}; all must have it, of one width and type")
+            kinds = [None if v is None else (v.shape[1:], v.is_floating_point() and v.dtype) for v in values]
+            if len(set(kinds)) > 1:
+                other = next(place for place, kind in enumerate(kinds) if kind != kinds[0])
+                has = [
+                    f"store {place} has {'none' if v is None else f'{v.dtype} of width {list(v.shape[1:])}'}"
+                    for place, v in ((0, values[0]), (other, values[other]))
+                ]
+                raise ValueError(f"{first.name}: the stores differ in {key}, {', '.join(has)}; all must be alike")
             parts[key] = None if values[0] is None else torch.cat(values)
         for key in ("node_ptr", "edge_ptr"):
             counts = torch.cat([getattr(store, key).diff() for store in stores])

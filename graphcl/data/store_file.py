@@ -11,6 +11,7 @@ right name is a whole store. A build holds a lock on its temporary folder; what 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -165,6 +166,7 @@ class StoreWriter:
         if the disk is full (the build is gone).
         """
         self._must_be_open()
+        chunk = chunk if isinstance(chunk, GraphStore) else list(chunk)
         if not len(chunk):
             return
         try:
@@ -199,6 +201,10 @@ class StoreWriter:
         for key in TEXTS:
             texts = getattr(chunk, key)
             if texts is not None:
+                for row, text in enumerate(texts):
+                    if not isinstance(text, str):
+                        kind = type(text).__name__
+                        raise ValueError(f"{self.name}: {key}[{row}] must be a string, got {kind}; '' stands for none")
                 letters = [text.encode("utf-8", "surrogatepass") for text in texts]
                 arrays[key] = np.frombuffer(b"".join(letters), np.uint8)
                 arrays[f"{key}_ptr"] = np.cumsum([len(text) for text in letters], dtype=np.int64) + self._end(key)
@@ -238,7 +244,12 @@ class StoreWriter:
                 os.fsync(file.fileno())
             _sync_folder(self._building)
             self._building.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-            os.rename(self._building, self.folder)
+            try:
+                os.rename(self._building, self.folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise FileExistsError(f"{self.folder} was built by another process meanwhile; open that one") from None
             _sync_folder(self.folder.parent)
         except BaseException:
             self.discard()

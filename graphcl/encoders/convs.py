@@ -2,6 +2,7 @@
 
 Constructor, parameters and results are PyG's, so weights load both ways. What the fused sum cannot do (bipartite
 graphs, sparse adjacency, other aggregations, explainers, hooks) goes PyG's way, without edge weights if PyG has none.
+What is known of edges is kept with their tensor (`remembered`), so write to it as torch does, not by `.data` or numpy.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
+from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.typing import OptPairTensor, OptTensor
 
 from graphcl.encoders.aggregate import CSR, csr_of, entry_sum, on_host, remembered, weight_sums
@@ -32,11 +34,13 @@ class GINConv(pyg.GINConv):
         """x: [N, F]; edge_index: [2, E]; edge_weight: [E]. Returns [N, F']."""
         if not fusible(self, x, edge_index, "add"):
             return super().forward(x, without_weight(self, edge_index, edge_weight), size)
-        csr = csr_of(plain(edge_index), x.size(0), loops=True)
+        edge_index = plain(edge_index)
+        check_weight(edge_weight, edge_index)
+        csr = csr_of(edge_index, x.size(0), loops=True)
         plain_sum = edge_weight is None and on_host(self.eps) and self.eps.item() == 0  # as it is unless trained
         weight = None if plain_sum else gin_weights(csr, edge_weight, self.eps, x)
-        first = self.nn[0] if isinstance(self.nn, nn.Sequential) else None
-        if not isinstance(first, nn.Linear | SparseLinear) or not narrows(first):
+        first: Any = self.nn[0] if type(self.nn) is nn.Sequential and len(self.nn) and not hooked(self.nn) else None
+        if not bare(first) or not narrows(first):
             return self.nn(entry_sum(x, csr, weight))
         # The sum of the products is the product of the sum, and here the products are much narrower.
         h = entry_sum(product(first, x), csr, weight)
@@ -64,13 +68,14 @@ class GCNConv(pyg.GCNConv):
         ):
             return super().forward(x, edge_index, edge_weight)
         edge_index = plain(edge_index)
+        check_weight(edge_weight, edge_index)
         csr = csr_of(edge_index, x.size(0), self.add_self_loops)
         if self.normalize:
             weight = gcn_weights(csr, edge_index, edge_weight, x, self.add_self_loops, self.improved)
         else:
             weight = None if edge_weight is None else csr.entries(edge_weight)  # type: ignore[assignment]
-        if narrows(self.lin, by=1):
-            h = entry_sum(product(self.lin, x), csr, weight)
+        if not bare(self.lin) or narrows(self.lin, by=1):
+            h = entry_sum(product(self.lin, x) if bare(self.lin) else self.lin(x), csr, weight)
             return h if self.bias is None else h.add_(self.bias)
         return F.linear(entry_sum(x, csr, weight), self.lin.weight, self.bias)
 
@@ -87,17 +92,19 @@ class SAGEConv(pyg.SAGEConv):
         """x: [N, F]; edge_index: [2, E]; edge_weight: [E] >= 0. Returns [N, F']."""
         if isinstance(self.lin_l.weight, UninitializedParameter) or not fusible(self, x, edge_index, "mean"):
             return super().forward(x, without_weight(self, edge_index, edge_weight), size)
-        csr = csr_of(plain(edge_index), x.size(0))
+        edge_index = plain(edge_index)
+        check_weight(edge_weight, edge_index)
+        csr = csr_of(edge_index, x.size(0))
         weight = mean_weights(csr, edge_weight, x)
         neighbours = self.lin(x).relu() if self.project else x
-        if narrows(self.lin_l):
+        if bare(self.lin_l) and narrows(self.lin_l):
             h = entry_sum(product(self.lin_l, neighbours), csr, weight)
             h = h if self.lin_l.bias is None else h.add_(self.lin_l.bias)
         else:
             h = self.lin_l(entry_sum(neighbours, csr, weight))
         if self.root_weight:
-            sparse = isinstance(self.lin_r, SparseLinear)
-            h = h + self.lin_r(x) if sparse else h.addmm_(x.to(h.dtype), self.lin_r.weight.t().to(h.dtype))
+            dense = bare(self.lin_r) and not isinstance(self.lin_r, SparseLinear)
+            h = h + self.lin_r(x) if not dense else h.addmm_(x.to(h.dtype), self.lin_r.weight.t().to(h.dtype))
         return F.normalize(h, dim=-1) if self.normalize else h
 
 
@@ -133,6 +140,28 @@ def without_weight(conv: nn.Module, edge_index: Any, edge_weight: Tensor | None)
             "another aggregation; leave edge_weight out, or put the weights into a GCNConv"
         )
     return edge_index
+
+
+def check_weight(edge_weight: Tensor | None, edge_index: Tensor) -> None:
+    """Refuse weights that are not one for each edge."""
+    if edge_weight is not None and edge_weight.shape != edge_index.shape[1:]:
+        raise ValueError(
+            f"edge_weight has shape {list(edge_weight.shape)} for {edge_index.size(1)} edges; it must be [E], here "
+            f"[{edge_index.size(1)}]"
+        )
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether a call of the module does more than its `forward`: weight_norm and spectral_norm are such hooks."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def bare(linear: Any) -> bool:
+    """Whether it is x W^T + b and no more, so that its weight may be used without calling it."""
+    known = type(linear) in (nn.Linear, Linear, SparseLinear)
+    return known and not hooked(linear) and not isinstance(linear.weight, UninitializedParameter)
 
 
 def narrows(linear: Any, by: int = 2) -> bool:

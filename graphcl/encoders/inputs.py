@@ -16,8 +16,10 @@ def features(data: Any, token: Tensor) -> Tensor:
     """Input features [N, F] in the type of `token` [F], which stands in the rows that `data.masked` [N] marks.
 
     Integer features become floats. With no row marked the token has no gradient (DDP: find_unused_parameters=True).
-    Raises ValueError when x is missing or of another width.
+    Raises ValueError when x is missing or of another width, or edge_index is missing.
     """
+    if data.edge_index is None:
+        raise ValueError("a graph has no edge_index; without edges it is torch.empty(2, 0, dtype=torch.long)")
     x = data.x
     if x is None or (x.dim() == 2 and x.size(1) == 0):
         raise ValueError(NO_FEATURES)

@@ -149,6 +149,7 @@ def entry_weights(csr: CSR, edge_weight: Tensor | None, x: Tensor, scheme: Schem
         if edge_weight is None:
             weight = torch.ones(csr.col.size(0), dtype=dtype, device=x.device)
         else:
+            check_edges("edge_weight", edge_weight, csr)
             weight = csr.entries(torch.cat([edge_weight.to(dtype), x.new_ones(csr.width, dtype=dtype)]))
         if scheme == "sum":
             return weight
@@ -180,6 +181,7 @@ def bond_entries(csr: CSR, edge_attr: Tensor, columns: Columns, x: Tensor) -> tu
     strides = [prod(rows[k + 1 :]) for k in range(len(rows))]
 
     def make() -> Tensor:
+        check_edges("edge_attr", edge_attr, csr)
         code = column_codes(edge_attr, columns.bonds, strides, [0] * len(rows), "edge_attr").sum(1)
         loop = sum(category * stride for category, stride in zip(columns.loop, strides, strict=True))
         return csr.entries(torch.cat([code, code.new_full((csr.width,), loop)])).to(torch.int32)
@@ -197,6 +199,13 @@ def bond_entries(csr: CSR, edge_attr: Tensor, columns: Columns, x: Tensor) -> tu
         CSR(csr.rowptr, codes, csr.row, prod(rows)),
         indicator.to(torch.promote_types(x.dtype, torch.float32)),
     )
+
+
+def check_edges(name: str, values: Tensor, csr: CSR) -> None:
+    """Refuse values that are not a row for each edge; csr has the edges and an own entry for every node."""
+    edges = csr.col.size(0) - csr.width
+    if values.size(0) != edges:
+        raise ValueError(f"{name} has {values.size(0)} rows for {edges} edges; give it one for each")
 
 
 class MoleculeLayer(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphcl.objectives._cosine import check_pair, check_shape, unit
+from graphcl.objectives._cosine import check_double, check_pair, check_places, check_shape, on_host, unit
 
 # (logits [n, M], numbers of their rows [n]) -> weights [n, M] of the negatives.
 Weights = Callable[[Tensor, Tensor], Tensor]
@@ -40,6 +40,8 @@ class Candidates:
             check_shape("weights", weights, *shape)
             if not weights.is_floating_point():
                 raise ValueError(f"weights must be floating-point numbers >= 0, got {weights.dtype}")
+            if on_host(weights) and weights.numel() and not float(weights.detach().min()) >= 0:
+                raise ValueError(f"weights must be >= 0, the smallest is {float(weights.detach().min())}")
         self.target, self.own, self.mask, self.weights, self.views = target, own, mask, weights, views
         self.items = shape[0]
         self.plain = mask is None and weights is None
@@ -100,7 +102,7 @@ def positive_rows(target: Tensor | None, n: int, m: int, like: Tensor) -> Tensor
     """`target` [N], the keys that are the anchors' positives, or 0..N-1."""
     if target is not None:
         check_shape("target", target, n)
-        return target
+        return check_places("target", target, m)
     if m < n:
         raise ValueError(f"{n} anchors and only {m} keys: each anchor's positive must be among the keys (see `target`)")
     return torch.arange(n, device=like.device)
@@ -109,6 +111,7 @@ def positive_rows(target: Tensor | None, n: int, m: int, like: Tensor) -> Tensor
 def unit_keys(name: str, keys: Tensor, z: Tensor) -> Tensor:
     """Keys [M, D] scaled to length 1."""
     check_shape(name, keys, None, z.shape[1])
+    check_double(name, keys, "the views", z)
     return unit(keys)
 
 

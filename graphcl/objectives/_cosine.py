@@ -39,6 +39,8 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
 
 def check_tau(tau: float) -> None:
     """Refuse a temperature outside (0, inf)."""
+    if isinstance(tau, Tensor) and tau.requires_grad:
+        raise ValueError("tau is a number here and gets no gradient; give float(tau), or tau.detach()")
     if not 0 < tau < math.inf:
         raise ValueError(
             f"tau must be > 0{' and finite' if tau == math.inf else ''}, got {tau!r}; most papers use 0.07 to 0.5"
@@ -52,8 +54,31 @@ def check_pair(name1: str, z1: Tensor, name2: str, z2: Tensor) -> None:
         raise ValueError(
             f"views differ: {shapes}; both must be [N, D], row i of one the positive of row i of the other"
         )
+    check_double(name1, z1, name2, z2)
     if len(z1) == 0:
         raise ValueError(f"{name1} and {name2} have no rows; a loss needs at least one pair")
+
+
+def check_double(name1: str, z1: Tensor, name2: str, z2: Tensor) -> None:
+    """Refuse one set of rows in float64 and another that is not; all else is computed in float32."""
+    if (z1.dtype == torch.float64) != (z2.dtype == torch.float64):
+        raise ValueError(f"{name1} is {z1.dtype} and {name2} is {z2.dtype}; bring both to one of the two")
+
+
+def check_places(name: str, places: Tensor, size: int) -> Tensor:
+    """`places` as int64; ValueError if they are no integers or, where that can be looked at, leave 0..size-1."""
+    if places.is_floating_point() or places.dtype == torch.bool:
+        raise ValueError(f"{name} must be row numbers, integers, got {places.dtype}")
+    if on_host(places) and places.numel():
+        low, high = (int(end) for end in places.aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(f"{name} names row {low if low < 0 else high}, but there are {size}, numbered from 0")
+    return places.long()
+
+
+def on_host(x: Tensor) -> bool:
+    """Whether the values can be looked at without waiting: a real tensor in the CPU's memory."""
+    return x.device.type == "cpu" and type(x) is Tensor and not torch.compiler.is_compiling()
 
 
 def check_shape(name: str, x: Tensor, *shape: int | None) -> None:

@@ -48,12 +48,12 @@ def infonce(
     z1, z2: [N, D]; row i of z1 and row i of z2 are the positive pair. tau in (0, inf).
     symmetric: False leaves out the direction from view 2 to view 1.
     keys1, keys2: [M, D], the candidates when they are more than the anchors, as `distributed.gather_views` gives them;
-        keys2 are the candidates of z1, keys1 those of z2. Default: z1, z2.
+        keys2 are the candidates of z1, keys1 those of z2, which symmetric=False leaves unread. Default: z1, z2.
     target: [N], the row of the keys that holds anchor i's positive. Default: row i.
     mask: [N, M] bool; False takes candidate j from the negatives of anchor i, in both directions. The positive stays.
     weights: [N, M], numbers >= 0 that multiply the negatives' terms of the sum, in both directions; the positive's is
         1. Or a function that gives them for a block of anchors, `weights(logits [n, M], rows [n]) -> [n, M]`, with
-        logits s / tau and the numbers of the anchors. No gradient goes through weights.
+        logits s / tau, which it must not write to, and the numbers of the anchors. No gradient goes through weights.
     form: "auto", "dense", "fused" or "streamed", see above.
     Returns a scalar. A single pair without further keys gives 0. Raises ValueError for shapes that do not fit.
     """
@@ -163,6 +163,8 @@ def queue_infonce(
 
     query, key = unit(q) / tau, unit(k.detach())
     keys = queue.detach().to(query.dtype) if normalized else unit(queue.detach())
+    if queue_ids is not None and not normalized:
+        keys = keys.masked_fill((queue_ids == -1)[:, None], 0)  # may hold anything: 0 x nan would reach the gradient
     negative = product(query, keys)  # [N, K]
     if queue_ids is not None:
         excluded = (queue_ids == -1)[None]  # [1, K]

@@ -34,6 +34,8 @@ def nce(
     if z_const is None:
         log_z = _log_constant(logits.detach(), kept, len(bank))
     else:
+        if not isinstance(z_const, Tensor) and not z_const > 0:
+            raise ValueError(f"z_const must be > 0, got {z_const!r}; nce_constant estimates it")
         log_z = z_const.log() if isinstance(z_const, Tensor) else math.log(z_const)
     # h is the sigmoid of this score; written so, exp(1 / tau) is never formed.
     score = logits - (log_z + math.log(negatives.shape[1] / len(bank)))
@@ -84,5 +86,5 @@ def _logits(
 
 def _log_constant(logits: Tensor, kept: Tensor, size: int) -> Tensor:
     logits = torch.where(kept, logits.double(), -math.inf)
-    log_mean = logits.flatten().logsumexp(0) - kept.sum().log()
+    log_mean = logits.flatten().logsumexp(0) - kept.sum().double().log()
     return torch.where(kept.any(), log_mean, 0.0) + math.log(size)

@@ -241,6 +241,7 @@ class _Queue(torch.autograd.Function):
         # An empty slot's key is 0, which saves a pass over the tiles: it pulls nothing, and its exp is not added.
         ready = normalized and queue.dtype == q.dtype
         scale = valid[:, None] if normalized else valid[:, None] / length(queue, q.dtype)
+        empty = None if normalized or queue_ids is None else (queue_ids == -1)[:, None]  # may hold anything, nan too
         own = None if ids is None or queue_ids is None else _places(ids, queue_ids, q.dtype)
         block = min(block, max(size, 1))
         keys_room, room = q.new_empty(block, q.shape[1]), q.new_empty(n * block)
@@ -250,6 +251,8 @@ class _Queue(torch.autograd.Function):
                 part = slice(start, min(start + block, size))
                 width = part.stop - part.start
                 keys = queue[part] if ready else torch.mul(queue[part], scale[part], out=keys_room[:width])
+                if empty is not None:
+                    keys.masked_fill_(empty[part], 0)
                 tile = torch.mm(scaled, keys.T, out=room[: n * width].view(n, width))
                 if own is not None and negative_room is not None:
                     negative = negative_room[: n * width].view(n, width)

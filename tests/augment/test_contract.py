@@ -585,3 +585,12 @@ def test_contract_on_molecules(name, molecules):
     before = snapshot(molecules)
     assert_contract(CASES[name], molecules, CASES[name].make(graphs.generator(0))(molecules))
     assert_untouched(molecules, before)
+
+
+@on_each_view
+def test_edges_may_be_int32(name):
+    wide = fitting(name)
+    narrow = wide.clone()
+    narrow.edge_index = wide.edge_index.int()
+    outs = [CASES[name].make(graphs.generator(3))(batch) for batch in (wide, narrow)]
+    assert_same(*(out.update({"edge_index": out.edge_index.long()}) for out in outs))

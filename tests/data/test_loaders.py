@@ -262,3 +262,9 @@ def test_on_cuda_the_batches_are_the_same():
         size = 4 if isinstance(source, GraphStore) else None
         for a, b in zip(Loader(source, size), Loader(source, size, device="cuda"), strict=True):
             assert all(b[key].is_cuda and torch.equal(a[key], b[key].cpu()) for key in a.keys())  # noqa: SIM118
+
+
+def test_labels_without_a_minus_one_are_hidden_by_one():
+    for y in (torch.tensor([True, False, True]), torch.tensor([1, 0, 1], dtype=torch.uint8)):
+        data = Data(x=torch.ones(3, 1), edge_index=torch.zeros(2, 0, dtype=torch.long), y=y)
+        assert next(iter(Loader(data, visible=torch.tensor([0])))).y.tolist() == [1, -1, -1]

@@ -1,4 +1,5 @@
 import copy
+import math
 import pickle
 
 import pytest
@@ -11,6 +12,7 @@ from torch_geometric.data import Batch, Data
 from graphcl.data import _native
 from graphcl.data.store import GraphStore
 
+TAKES_AN_INDEX = pytest.mark.parametrize("take", [GraphStore.batch, GraphStore.subset])
 GATHERED = pytest.mark.parametrize("by", ["torch", "numpy", "numba"])
 
 
@@ -131,6 +133,8 @@ def test_damaged_pointers_never_read_elsewhere(by, monkeypatch):
             getattr(store, what)[i] = value
             with pytest.raises(ValueError, match="the pointers are damaged"):
                 store.batch(torch.arange(3))
+            with pytest.raises(ValueError, match="the pointers are damaged"):
+                [store[i] for i in range(3)]
 
 
 @settings(max_examples=15, deadline=None)
@@ -231,14 +235,27 @@ def test_negative_index_and_the_end():
 @pytest.mark.parametrize(
     "index", [torch.tensor([]), torch.tensor([True, False]), torch.tensor([[0]]), torch.tensor([0.0])]
 )
-def test_batch_wants_integers(index):
-    with pytest.raises(ValueError, match=r"index must be \[b\] integers with b > 0"):
-        GraphStore.from_graphs(three()).batch(index)
+@TAKES_AN_INDEX
+def test_an_index_is_of_integers(take, index):
+    with pytest.raises(ValueError, match=r"index must be \[b\] integers with b > 0") as caught:
+        take(GraphStore.from_graphs(three()), index)
+    assert ("use mask.nonzero()[:, 0]" in str(caught.value)) == (index.dtype == torch.bool)
 
 
-def test_batch_wants_known_graphs():
-    with pytest.raises(ValueError, match="index goes from -1 to 3, graphs from 0 to 2"):
-        GraphStore.from_graphs(three()).batch(torch.tensor([-1, 3]))
+@TAKES_AN_INDEX
+def test_an_index_is_of_known_graphs(take):
+    store = GraphStore.from_graphs(three())
+    for index in ([-1, 3], [-1], [0, 3]):
+        message = f"index goes from {min(index)} to {max(index)}, graphs from 0 to 2"
+        with pytest.raises(ValueError, match=message):
+            take(store, torch.tensor(index))
+    with pytest.raises(TypeError, match=r"index must be a tensor, got list; use torch.as_tensor\(index\)"):
+        take(store, [0, 1])
+
+
+def test_one_graph_is_asked_for_by_its_number():
+    with pytest.raises(TypeError, match=r"by its number, got slice; for several of them use batch\(index\) or subset"):
+        GraphStore.from_graphs(three())[1:3]
 
 
 def broken(change) -> list[Data]:
@@ -321,3 +338,20 @@ def test_shapes_must_agree():
         GraphStore(x, ends, ends + 4, torch.tensor([0, 4]), torch.tensor([0, 2]))
     with pytest.raises(ValueError, match=r"x must be \[N, F\]"):
         GraphStore(x[:, 0], ends, ends, torch.tensor([0, 4]), torch.tensor([0, 2]))
+
+
+def test_ends_of_edges_are_integers():
+    for ends in (torch.tensor([0.0, math.nan]), torch.tensor([False, True])):
+        with pytest.raises(ValueError, match=f"src must be node numbers, integers, got {ends.dtype}"):
+            GraphStore(torch.ones(3, 1), ends, torch.tensor([1, 0]), torch.tensor([0, 3]), torch.tensor([0, 2]))
+
+
+def test_stores_that_differ_say_in_what():
+    one = GraphStore.from_graphs(three())
+    message = r"differ in x, store 0 has torch.float32 of width \[2\], store 2 has torch.uint8 of width \[3\]; all must"
+    with pytest.raises(ValueError, match=message):
+        GraphStore.concat([one, one, one.with_x(torch.ones(len(one.x), 3, dtype=torch.long))])
+    with pytest.raises(ValueError, match=r"differ in y, store 0 has .*, store 1 has none"):
+        GraphStore.concat([one._like(y=torch.zeros(3)), one._like(y=None)])
+    with pytest.raises(ValueError, match="concat was given no store"):
+        GraphStore.concat([])

@@ -109,6 +109,12 @@ def test_integers_are_widened_where_a_chunk_needs_it(tmp_path, monkeypatch):
             GraphStore.from_graphs([Data(x=torch.ones(1, 2), edge_index=torch.zeros(2, 0).long())])._like(names=["a"]),
             "it has names, those before have none",
         ),
+        (
+            GraphStore.from_graphs([Data(x=torch.ones(1, 2), edge_index=torch.zeros(2, 0).long())])._like(
+                smiles=[None]
+            ),
+            r"smiles\[0\] must be a string, got NoneType; '' stands for none",
+        ),
         ([Data(x=torch.full((1, 2), float("nan")))], r"graph 0: x\[0, 0\] is nan"),
         ([Data(x=torch.ones(1, 2), edge_index=torch.ones(2, 1).long())], "graph 0, edge 0: src is 1"),
         ([Data(x=torch.ones(1, 2).bfloat16())], "x is torch.bfloat16, which files cannot hold"),
@@ -377,3 +383,14 @@ def test_a_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkey
         writer.append(three())
     assert len(GraphStore.open(tmp_path / "store")) == 3
     assert (tmp_path / f"{store_file._TEMPORARY}other").is_dir()
+
+
+def test_a_build_that_another_one_overtook(tmp_path):
+    first, second, graphs = StoreWriter(tmp_path / "s"), StoreWriter(tmp_path / "s"), three()
+    for writer in (first, second):
+        writer.append(graph for graph in graphs)
+    first.close()
+    with pytest.raises(FileExistsError, match="s was built by another process meanwhile; open that one"):
+        second.close()
+    equal(GraphStore.open(tmp_path / "s").verify(), GraphStore.from_graphs(graphs))
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

@@ -236,3 +236,62 @@ def test_edges_of_other_types_are_refused_by_pyg():
     x = torch.randn(5, 3)
     with pytest.raises(ValueError, match="Expected 'edge_index' to be of integer type"):
         convs.GINConv(mlp(3, 4))(x, torch.rand(2, 4))
+
+
+def hooked_layers() -> dict[str, tuple[nn.Module, nn.Module, nn.Linear]]:
+    """Ours and PyG's, and the linear layer inside ours that is to be hooked (the other is made by its copy)."""
+    made = {}
+    for name, (ours, theirs, make, find) in {
+        "gin": (convs.GINConv, pyg.GINConv, lambda cls: cls(mlp(WIDE, 6)), lambda conv: conv.nn[0]),
+        "gcn": (convs.GCNConv, pyg.GCNConv, lambda cls: cls(WIDE, 6), lambda conv: conv.lin),
+        "gcn, wider": (convs.GCNConv, pyg.GCNConv, lambda cls: cls(4, 6), lambda conv: conv.lin),
+        "sage": (convs.SAGEConv, pyg.SAGEConv, lambda cls: cls(WIDE, 6), lambda conv: conv.lin_l),
+        "sage, root": (convs.SAGEConv, pyg.SAGEConv, lambda cls: cls(WIDE, 6), lambda conv: conv.lin_r),
+    }.items():
+        fast, plain = make(ours).double(), make(theirs).double()
+        fast.load_state_dict(plain.state_dict())
+        made[name] = fast, plain, find(fast), find(plain)
+    return made
+
+
+@pytest.mark.parametrize("name", list(hooked_layers()))
+def test_hooks_of_linear_layers_are_called_as_by_pyg(name):
+    fast, plain, ours, theirs = hooked_layers()[name]
+    x, edge_index, _ = case("ordinary", ours.weight.size(1))
+    calls = []
+    for linear in (ours, theirs):
+        linear.register_forward_hook(lambda module, args, out: calls.append(module) or 3 * out)
+    torch.testing.assert_close(fast(x, edge_index), plain(x, edge_index), rtol=0, atol=1e-12)
+    assert [id(module) for module in calls] == [id(ours), id(theirs)]
+
+
+@pytest.mark.parametrize("norm", [torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_normalised_weights_are_those_of_the_moment(norm):
+    x, edge_index, _ = case("ordinary", WIDE)
+    conv = convs.GINConv(nn.Sequential(norm(nn.Linear(WIDE, 3)))).double()
+    conv(x, edge_index)
+    with torch.no_grad():
+        for name, parameter in conv.named_parameters():
+            parameter.mul_(3 if name.endswith(("weight_g", "original0")) else 1)
+    result = conv(x, edge_index)
+    torch.testing.assert_close(result, pyg.GINConv.forward(conv, x, edge_index), rtol=0, atol=1e-12)
+    result.sum().backward()
+    assert all(parameter.grad is not None for parameter in conv.parameters())
+
+
+def test_a_lazy_layer_in_gin_finds_its_width():
+    x, edge_index, _ = case("ordinary", WIDE)
+    conv = convs.GINConv(nn.Sequential(nn.LazyLinear(3, dtype=torch.float64)))
+    torch.testing.assert_close(conv(x, edge_index), pyg.GINConv.forward(conv, x, edge_index), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["gin", "gcn", "sage"])
+def test_weights_that_are_not_one_an_edge_are_refused(name):
+    x, edge_index, weight = case("ordinary", 4)
+    layer, _ = pair(name, 4)
+    for wrong in (weight[:-1], torch.cat([weight, weight]), weight[:, None]):
+        with pytest.raises(
+            ValueError, match=rf"edge_weight has shape \[.*\] for {len(weight)} edges; it must be \[E\]"
+        ):
+            layer(x, edge_index, wrong)

@@ -305,3 +305,23 @@ def test_half_precision_is_near(name):
     torch.testing.assert_close(half.float(), encoder(data), rtol=0.05, atol=0.05)
     half.float().square().sum().backward()
     assert all(p.grad.isfinite().all() for p in encoder.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("conv", [BondConv, BondGCNConv, BondSAGEConv, BondGATConv])
+def test_bonds_and_weights_that_are_not_one_an_edge_are_refused(conv):
+    data, layer = molecules("benchmark"), conv(4)
+    x, attr, weight = torch.ones(10, 4), data.edge_attr, torch.ones(data.num_edges)
+    for wrong in (attr[:-1], torch.cat([attr, attr])):
+        with pytest.raises(ValueError, match=rf"edge_attr has {len(wrong)} rows for {data.num_edges} edges"):
+            layer(x, data.edge_index, wrong)
+    for wrong in (weight[:-1], torch.cat([weight, weight])):
+        with pytest.raises(ValueError, match=rf"edge_weight has {len(wrong)} rows for {data.num_edges} edges"):
+            layer(x, data.edge_index, attr, wrong)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_refuses_more_bonds_than_edges(name):
+    data = molecules("benchmark")
+    data.edge_attr = torch.cat([data.edge_attr, data.edge_attr])
+    with pytest.raises(ValueError, match=f"edge_attr has {2 * data.num_edges} rows for {data.num_edges} edges"):
+        ENCODERS[name](4)(data)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_checks import rows, values_and_gradients
@@ -352,3 +353,45 @@ def test_autocast_gives_the_float32_loss(objective, tau):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = objective(z1, z2, tau)
     assert inside.item() == pytest.approx(objective(z1, z2, tau).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("form", ["dense", "fused", "streamed"])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_nan_in_an_empty_slot_is_never_read(form, normalized):
+    q, k, queue = rows(5, 4, 0), rows(5, 4, 1), F.normalize(rows(6, 4, 2), dim=1)
+    ids = torch.tensor([3, -1, 4, -1, -1, 5])
+    holes = queue.masked_fill((ids == -1)[:, None], 0.0 if normalized else math.nan)
+    leaf = q.clone().requires_grad_()
+    loss = queue_infonce(leaf, k, holes, 0.1, queue_ids=ids, normalized=normalized, form=form)
+    leaf_kept = q.clone().requires_grad_()
+    kept = queue_infonce(leaf_kept, k, queue[ids != -1], 0.1, form="dense")
+    torch.testing.assert_close(loss, kept)
+    torch.testing.assert_close(torch.autograd.grad(loss, leaf), torch.autograd.grad(kept, leaf_kept))
+
+
+@pytest.mark.parametrize("objective", [infonce, ntxent, graphcl_code])
+def test_a_temperature_that_asks_for_a_gradient_is_refused(objective):
+    tau = torch.tensor(0.3, requires_grad=True)
+    with pytest.raises(ValueError, match=r"tau is a number here and gets no gradient; give float\(tau\)"):
+        objective(rows(4, 3, 0), rows(4, 3, 1), tau)
+
+
+@pytest.mark.parametrize("form", ["dense", "streamed"])
+@pytest.mark.parametrize("objective", [infonce, ntxent])
+def test_targets_and_types_that_do_not_fit_are_refused(objective, form):
+    z1, z2, keys = rows(3, 4, 0), rows(3, 4, 1), rows(5, 4, 2)
+    given = {"keys1": keys, "keys2": keys, "form": form}
+    with pytest.raises(ValueError, match="target names row 5, but there are 5, numbered from 0"):
+        objective(z1, z2, target=torch.tensor([0, 1, 5]), **given)
+    with pytest.raises(ValueError, match="target names row -100"):
+        objective(z1, z2, target=torch.tensor([0, 1, -100]), **given)
+    with pytest.raises(ValueError, match=r"target must be row numbers, integers, got torch\.float32"):
+        objective(z1, z2, target=torch.tensor([0.0, 1.0, 2.0]), **given)
+    narrow = objective(z1, z2, target=torch.tensor([0, 4, 2], dtype=torch.int32), **given)
+    assert narrow == objective(z1, z2, target=torch.tensor([0, 4, 2]), **given)
+    with pytest.raises(ValueError, match=r"z1 is torch.float64 and z2 is torch.float32; bring both to one"):
+        objective(z1, z2.float(), form=form)
+    with pytest.raises(ValueError, match=r"keys. is torch.float32 and the views is torch.float64"):
+        objective(z1, z2, keys1=keys.float(), keys2=keys.float(), form=form)
+    with pytest.raises(ValueError, match=r"weights must be >= 0, the smallest is -0.5"):
+        objective(z1, z2, weights=torch.tensor([[1.0, -0.5, 1.0]] * 3).double(), form=form)

@@ -178,3 +178,10 @@ def test_drawn_negatives_are_uniform_over_the_others():
         others = counts[[i for i in range(6) if i != own]].double()
         sigma = math.sqrt(draws * 0.2 * 0.8)
         assert ((others - draws / 5).abs() < 5 * sigma).all()
+
+
+@pytest.mark.parametrize("z_const", [0.0, -1.0, math.nan])
+def test_a_constant_that_is_no_sum_of_exponentials_is_refused(z_const):
+    z, bank, ids, negatives = problem(2, 4, 3)
+    with pytest.raises(ValueError, match=r"z_const must be > 0, got .*; nce_constant estimates it"):
+        nce(z, bank, ids, negatives=negatives, z_const=z_const)
