@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 from graphcl.data.sources import load_data
@@ -31,8 +32,11 @@ def digest(store: GraphStore) -> str:
 
 def main() -> None:
     """Write the hashes of all sets."""
+    import record  # beside this file
+
     hashes = {name: digest(load_data(name)) for name in SETS}  # type: ignore[arg-type]
-    FILE.write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
+    whole = {"hashes": hashes, "rdkit": version("rdkit"), **record.where(), "commit": record.COMMIT}
+    FILE.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print(FILE.read_text(encoding="utf-8"))
 
 

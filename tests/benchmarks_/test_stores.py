@@ -7,7 +7,7 @@ import pytest
 from benchmarks.stores import FILE, digest
 from graphcl.data.sources import load_data
 
-HASHES = json.loads(FILE.read_text(encoding="utf-8"))
+HASHES = json.loads(FILE.read_text(encoding="utf-8"))["hashes"]
 
 
 def test_the_bundled_set_is_read_as_for_the_studies():
