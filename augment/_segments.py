@@ -60,11 +60,12 @@ def device_of(data: Data) -> torch.device:
 
 
 def edges_of(data: Data) -> Tensor:
-    """`edge_index [2, E]` as a plain tensor, with E = 0 if there is none."""
+    """`edge_index [2, E]` as a plain tensor of int64, with E = 0 if there is none."""
     edge_index = data.get("edge_index")
     if edge_index is None:
         return torch.zeros(2, 0, dtype=torch.long, device=device_of(data))
-    return edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
+    # Keys of pairs are numbers up to N^2, beyond int32.
+    return (edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index).long()
 
 
 def seeds_of(data: Data, n: int) -> Tensor | None:
@@ -86,7 +87,6 @@ def check_rate(name: str, rate: Any, what: str) -> float:
 
 def count(segment: Tensor, size: int) -> Tensor:
     """[size], how often each segment occurs in `segment [M]`."""
-    segment = segment.long()
     return torch.zeros(size, dtype=torch.long, device=segment.device).scatter_add_(0, segment, torch.ones_like(segment))
 
 

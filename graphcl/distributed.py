@@ -51,12 +51,12 @@ def gather_ids(ids: Tensor) -> Tensor:
 
 def close_at_exit() -> None:
     """Let this process leave its group when it ends. Fabric does so under NCCL alone; gloo's threads abort without."""
-    atexit.unregister(_close)
+    atexit.unregister(_close)  # once, however many runs there are
     atexit.register(_close)
 
 
 def _close() -> None:
-    gc.collect()  # what holds the group in a cycle
+    gc.collect()  # a method wrapped by DDP, which holds the group, may wait in a cycle
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

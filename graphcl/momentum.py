@@ -46,7 +46,7 @@ class FeatureQueue(nn.Module):
     """The last `size` keys, a ring. MoCo (He et al., 2020), with the item of every key beside it.
 
     items: [K, D], rows of length 1. ids: [K], -1 marks an empty slot. pointer: the slot that is written next.
-    filled: slots in use. Empty slots hold zeros and are masked by `valid`, never used as random negatives.
+    filled: slots that were written. Empty slots hold zeros and are masked by `valid`, never used as random negatives.
     """
 
     items: Tensor

@@ -7,6 +7,7 @@ once a store is built.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class GraphStore:
 
     The edges of each graph are sorted by target, then source, and edge_attr with them; equal ones keep their order.
     Integers (x, src, dst, edge_attr) are kept in the smallest of uint8, int16, int32, int64 that holds them all, and
-    leave the store as int64. Floats are not copied: writing to x or y afterwards writes to the store.
+    leave the store as int64. What is in its type and order already is not copied: to write to it writes to the store.
 
     Raises ValueError if the shapes disagree or an edge is out of range; `check()` looks at the contents.
     """
@@ -196,14 +197,15 @@ class GraphStore:
 
     def __getitem__(self, i: int) -> Data:
         """Graph i as its own Data (a copy)."""
-        if not hasattr(i, "__index__"):
+        try:
+            i = operator.index(i)
+        except TypeError:
             wanted = f"a graph is asked for by its number, got {type(i).__name__}"
-            raise TypeError(f"{self.name}: {wanted}; for several of them use batch(index) or subset(index)")
+            raise TypeError(f"{self.name}: {wanted}; for several use batch(index) or subset(index)") from None
         if not -len(self) <= i < len(self):
             raise IndexError(f"{self.name}: no graph {i}, there are {len(self)}")
-        i = int(i) % len(self)
-        places = (self._places(pointer, np.array([i])) for pointer in (self.node_ptr, self.edge_ptr))
-        nodes, edges = (slice(int(start[0]), int(start[0] + slices[1])) for start, slices in places)
+        i %= len(self)
+        nodes, edges = self._span(self.node_ptr, i), self._span(self.edge_ptr, i)
         return Data(
             x=_wide(self.x[nodes]).clone(),
             edge_index=torch.stack([self.src[edges], self.dst[edges]]).long(),
@@ -274,8 +276,17 @@ class GraphStore:
             counts.cumsum(out=slices[1:])
             good = np.minimum.reduce(start | counts | (ends[-1] - stop)) >= 0
         if not good:
-            raise ValueError(f"{self.name}: the pointers are damaged; delete {self.folder} and build it again")
+            raise self._damaged()
         return _native.Places(start, slices)
+
+    def _span(self, pointer: Tensor, i: int) -> slice:
+        start, stop = pointer[i : i + 2].tolist()
+        if not 0 <= start <= stop <= int(pointer[-1]):
+            raise self._damaged()
+        return slice(start, stop)
+
+    def _damaged(self) -> ValueError:
+        return ValueError(f"{self.name}: the pointers are damaged; delete {self.folder} and build it again")
 
     def _gather(self, rows: NDArray[np.int64], nodes: _native.Places, edges: _native.Places) -> dict[str, Tensor]:
         """The batch's tensors, made where the store lies."""

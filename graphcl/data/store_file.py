@@ -18,7 +18,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -158,7 +158,7 @@ class StoreWriter:
         elif self._open:
             self.close()
 
-    def append(self, chunk: GraphStore | Sequence[Data]) -> None:
+    def append(self, chunk: GraphStore | Iterable[Data]) -> None:
         """Graphs to be written after those that are there; an empty list is none.
 
         All chunks have the same attributes, of the same widths, float ones of the same type; integers are widened.
@@ -231,7 +231,10 @@ class StoreWriter:
                 )
 
     def close(self) -> None:
-        """Bring everything to the disk and give the folder its name. Raises ValueError if no graph was appended."""
+        """Bring everything to the disk and give the folder its name.
+
+        Raises ValueError if no graph was appended, FileExistsError if another process built the folder meanwhile.
+        """
         self._must_be_open()
         try:
             if not self.graphs:

@@ -18,8 +18,7 @@ def features(data: Any, token: Tensor) -> Tensor:
     Integer features become floats. With no row marked the token has no gradient (DDP: find_unused_parameters=True).
     Raises ValueError when x is missing or of another width, or edge_index is missing.
     """
-    if data.edge_index is None:
-        raise ValueError("a graph has no edge_index; without edges it is torch.empty(2, 0, dtype=torch.long)")
+    check_edges_given(data)
     x = data.x
     if x is None or (x.dim() == 2 and x.size(1) == 0):
         raise ValueError(NO_FEATURES)
@@ -35,6 +34,12 @@ def features(data: Any, token: Tensor) -> Tensor:
     x = x.to(token.dtype)
     masked = data.get("masked")
     return x if masked is None else torch.where(masked.unsqueeze(1), token, x)
+
+
+def check_edges_given(data: Any) -> None:
+    """Refuse a graph without edge_index."""
+    if data.edge_index is None:
+        raise ValueError("a graph has no edge_index; without edges it is torch.empty(2, 0, dtype=torch.long)")
 
 
 def edge_weight(data: Any, h: Tensor) -> Tensor | None:

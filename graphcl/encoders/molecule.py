@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from graphcl.encoders.aggregate import csr_of
-from graphcl.encoders.inputs import edge_weight, jumped, run_layers, widths
+from graphcl.encoders.inputs import check_edges_given, edge_weight, jumped, run_layers, widths
 from graphcl.encoders.molecule_alike import like_atoms, worth_it
 from graphcl.encoders.molecule_inputs import add_tables, atom_rows, check_codes, columns_of
 from graphcl.encoders.molecule_layers import (
@@ -175,6 +175,7 @@ def _start(encoder: Any, data: Any) -> Tensor:
     columns = columns_of(encoder.features)
     check_codes(data.x, "x", columns.atoms, encoder.features)
     check_codes(data.edge_attr, "edge_attr", columns.bonds, encoder.features)
+    check_edges_given(data)
     h = atom_rows(encoder, data.x, columns.atoms)
     if not encoder.virtual_node:
         return h
@@ -195,6 +196,7 @@ def _embed_alike(encoder: Any, data: Any) -> Tensor:
     layers, columns, like = encoder.layers, columns_of(encoder.features), encoder.atom.weight
     check_codes(data.x, "x", columns.atoms, encoder.features)
     check_codes(data.edge_attr, "edge_attr", columns.bonds, encoder.features)
+    check_edges_given(data)
     alike = all(layer.as_made for layer in layers) and not encoder.virtual_node and edge_weight(data, like) is None
     if not alike or not worth_it(encoder, data.x, like.size(1)):
         return _embed(encoder, data)

@@ -39,7 +39,7 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
 
 def check_tau(tau: float) -> None:
     """Refuse a temperature outside (0, inf)."""
-    if isinstance(tau, Tensor) and tau.requires_grad:
+    if isinstance(tau, Tensor) and tau.requires_grad and torch.is_grad_enabled():
         raise ValueError("tau is a number here and gets no gradient; give float(tau), or tau.detach()")
     if not 0 < tau < math.inf:
         raise ValueError(

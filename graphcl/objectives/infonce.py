@@ -162,7 +162,7 @@ def queue_infonce(
         return streamed.queue_loss(anchors, keys, items, tau, ids=ids, queue_ids=queue_ids, normalized=normalized)
 
     query, key = unit(q) / tau, unit(k.detach())
-    keys = queue.detach().to(query.dtype) if normalized else unit(queue.detach())
+    keys = (queue.detach() if normalized else unit(queue.detach())).to(query.dtype)
     if queue_ids is not None and not normalized:
         keys = keys.masked_fill((queue_ids == -1)[:, None], 0)  # may hold anything: 0 x nan would reach the gradient
     negative = product(query, keys)  # [N, K]

@@ -594,3 +594,14 @@ def test_edges_may_be_int32(name):
     narrow.edge_index = wide.edge_index.int()
     outs = [CASES[name].make(graphs.generator(3))(batch) for batch in (wide, narrow)]
     assert_same(*(out.update({"edge_index": out.edge_index.long()}) for out in outs))
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n.startswith("perturb_edges")], ids=pytest_id)
+def test_pairs_of_many_nodes_do_not_overflow_int32(name, torch_alone):
+    n = 60_000
+    ring = torch.stack([torch.arange(n), torch.arange(1, n + 1) % n])
+    wide = Data(x=torch.ones(n, 1), edge_index=torch.cat([ring, ring.flip(0)], 1))
+    narrow = wide.clone()
+    narrow.edge_index = wide.edge_index.int()
+    outs = [CASES[name].make(graphs.generator(3))(data) for data in (wide, narrow)]
+    assert torch.equal(outs[0].edge_index, outs[1].edge_index.long())

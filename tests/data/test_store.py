@@ -254,8 +254,12 @@ def test_an_index_is_of_known_graphs(take):
 
 
 def test_one_graph_is_asked_for_by_its_number():
-    with pytest.raises(TypeError, match=r"by its number, got slice; for several of them use batch\(index\) or subset"):
-        GraphStore.from_graphs(three())[1:3]
+    store = GraphStore.from_graphs(three())
+    same(store[torch.tensor(2)], store[2], store[2].keys())
+    for wrong in (slice(1, 3), torch.tensor([0, 1]), torch.tensor(1.7), torch.tensor([True, False, True]), 1.0):
+        message = rf"by its number, got {type(wrong).__name__}; for several use batch\(index\) or subset\(index\)"
+        with pytest.raises(TypeError, match=message):
+            store[wrong]
 
 
 def broken(change) -> list[Data]:

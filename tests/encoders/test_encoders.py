@@ -493,3 +493,11 @@ def test_the_last_layer_may_end_without_activation(kind):
     usual.load_state_dict(encoder.state_dict())
     assert (encoder(data) < 0).any()
     assert torch.equal(encoder(data).relu(), usual(data))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_missing_edges_are_named(name):
+    data = ordinary(name)
+    data.edge_index = None
+    with pytest.raises(ValueError, match=r"no edge_index; without edges it is torch\.empty\(2, 0, dtype=torch\.long\)"):
+        small(name)(data)

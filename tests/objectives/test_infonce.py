@@ -369,6 +369,13 @@ def test_nan_in_an_empty_slot_is_never_read(form, normalized):
     torch.testing.assert_close(torch.autograd.grad(loss, leaf), torch.autograd.grad(kept, leaf_kept))
 
 
+def test_a_queue_of_another_precision_is_read():
+    q, k, queue = rows(5, 4, 0), rows(5, 4, 1), rows(6, 4, 2)
+    for form in ("dense", "streamed"):
+        loss = queue_infonce(q, k, queue.float(), 0.1, form=form)
+        torch.testing.assert_close(loss, queue_infonce(q, k, queue, 0.1, form="dense"), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("objective", [infonce, ntxent, graphcl_code])
 def test_a_temperature_that_asks_for_a_gradient_is_refused(objective):
     tau = torch.tensor(0.3, requires_grad=True)
