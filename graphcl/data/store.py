@@ -25,6 +25,7 @@ _ARRAYS = ("x", "src", "dst", "edge_attr", "y", "node_ptr", "edge_ptr")
 _TEXTS = ("smiles", "names")
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 _OF_NUMPY = (*_INTEGERS, torch.float32, torch.float64)  # what is gathered by numpy, or by compiled kernels
+_DAMAGED = "{0.name}: the pointers are damaged; delete {0.folder} and build it again"
 _EMPTY = Batch(_base_cls=Data)  # a copy of it costs a tenth of a new one
 
 
@@ -276,17 +277,14 @@ class GraphStore:
             counts.cumsum(out=slices[1:])
             good = np.minimum.reduce(start | counts | (ends[-1] - stop)) >= 0
         if not good:
-            raise self._damaged()
+            raise ValueError(_DAMAGED.format(self))
         return _native.Places(start, slices)
 
     def _span(self, pointer: Tensor, i: int) -> slice:
         start, stop = pointer[i : i + 2].tolist()
         if not 0 <= start <= stop <= int(pointer[-1]):
-            raise self._damaged()
+            raise ValueError(_DAMAGED.format(self))
         return slice(start, stop)
-
-    def _damaged(self) -> ValueError:
-        return ValueError(f"{self.name}: the pointers are damaged; delete {self.folder} and build it again")
 
     def _gather(self, rows: NDArray[np.int64], nodes: _native.Places, edges: _native.Places) -> dict[str, Tensor]:
         """The batch's tensors, made where the store lies."""
@@ -365,11 +363,9 @@ class GraphStore:
             kinds = [None if v is None else (v.shape[1:], v.is_floating_point() and v.dtype) for v in values]
             if len(set(kinds)) > 1:
                 other = next(place for place, kind in enumerate(kinds) if kind != kinds[0])
-                has = [
-                    f"store {place} has {'none' if v is None else f'{v.dtype} of width {list(v.shape[1:])}'}"
-                    for place, v in ((0, values[0]), (other, values[other]))
-                ]
-                raise ValueError(f"{first.name}: the stores differ in {key}, {', '.join(has)}; all must be alike")
+                one, two = ("none" if v is None else f"{v.dtype} {list(v.shape)}" for v in (values[0], values[other]))
+                has = f"store 0 has {one}, store {other} has {two}"
+                raise ValueError(f"{first.name}: the stores differ in {key}, {has}; all must be of one width and type")
             parts[key] = None if values[0] is None else torch.cat(values)
         for key in ("node_ptr", "edge_ptr"):
             counts = torch.cat([getattr(store, key).diff() for store in stores])

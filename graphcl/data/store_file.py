@@ -203,8 +203,7 @@ class StoreWriter:
             if texts is not None:
                 for row, text in enumerate(texts):
                     if not isinstance(text, str):
-                        kind = type(text).__name__
-                        raise ValueError(f"{self.name}: {key}[{row}] must be a string, got {kind}; '' stands for none")
+                        raise ValueError(f"{key}[{row}] must be a string, got {text!r}; '' stands for none")
                 letters = [text.encode("utf-8", "surrogatepass") for text in texts]
                 arrays[key] = np.frombuffer(b"".join(letters), np.uint8)
                 arrays[f"{key}_ptr"] = np.cumsum([len(text) for text in letters], dtype=np.int64) + self._end(key)

@@ -352,7 +352,7 @@ def test_ends_of_edges_are_integers():
 
 def test_stores_that_differ_say_in_what():
     one = GraphStore.from_graphs(three())
-    message = r"differ in x, store 0 has torch.float32 of width \[2\], store 2 has torch.uint8 of width \[3\]; all must"
+    message = r"differ in x, store 0 has torch.float32 \[9, 2\], store 2 has torch.uint8 \[9, 3\]; all must be of one"
     with pytest.raises(ValueError, match=message):
         GraphStore.concat([one, one, one.with_x(torch.ones(len(one.x), 3, dtype=torch.long))])
     with pytest.raises(ValueError, match=r"differ in y, store 0 has .*, store 1 has none"):

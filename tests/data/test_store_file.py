@@ -113,7 +113,7 @@ def test_integers_are_widened_where_a_chunk_needs_it(tmp_path, monkeypatch):
             GraphStore.from_graphs([Data(x=torch.ones(1, 2), edge_index=torch.zeros(2, 0).long())])._like(
                 smiles=[None]
             ),
-            r"smiles\[0\] must be a string, got NoneType; '' stands for none",
+            r"smiles\[0\] must be a string, got None; '' stands for none",
         ),
         ([Data(x=torch.full((1, 2), float("nan")))], r"graph 0: x\[0, 0\] is nan"),
         ([Data(x=torch.ones(1, 2), edge_index=torch.ones(2, 1).long())], "graph 0, edge 0: src is 1"),
