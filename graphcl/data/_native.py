@@ -55,16 +55,12 @@ def gather(
     values = {"x": widened(store.x, nodes), "edge_index": torch.from_numpy(edge_index)}
     if store.edge_attr is not None:
         values["edge_attr"] = widened(store.edge_attr, edges)
-    index = torch.from_numpy(rows)
-    if store.y is not None:
-        values["y"] = store.y.index_select(0, index)
-    values |= {"graph_id": index, "n_id": torch.from_numpy(n_id), "batch": torch.from_numpy(graph_of_node)}
-    return values | {"ptr": torch.from_numpy(nodes.slices)}
+    return values | of_graphs(store, rows, nodes, graph_of_node, n_id)
 
 
 def gather_plainly(store: GraphStore, rows: NDArray[np.int64], nodes: Places, edges: Places) -> dict[str, Tensor]:
     """`gather` by numpy, whose calls on small arrays are quicker than torch's."""
-    owner = np.repeat(np.arange(len(rows)), np.diff(nodes.slices))
+    graph_of_node = np.repeat(np.arange(len(rows)), np.diff(nodes.slices))
     n_id, e_id = rows_of(nodes), rows_of(edges)
     shift = np.repeat(nodes.slices[:-1], np.diff(edges.slices))
     edge_index = np.empty((2, len(e_id)), np.int64)
@@ -78,10 +74,20 @@ def gather_plainly(store: GraphStore, rows: NDArray[np.int64], nodes: Places, ed
     values = {"x": widened(store.x, n_id), "edge_index": torch.from_numpy(edge_index)}
     if store.edge_attr is not None:
         values["edge_attr"] = widened(store.edge_attr, e_id)
+    return values | of_graphs(store, rows, nodes, graph_of_node, n_id)
+
+
+def of_graphs(
+    store: GraphStore,
+    rows: NDArray[np.int64],
+    nodes: Places,
+    graph_of_node: NDArray[np.int64],
+    n_id: NDArray[np.int64],
+) -> dict[str, Tensor]:
+    """Labels, ids and pointer of a batch of the graphs `rows` [b]."""
     index = torch.from_numpy(rows)
-    if store.y is not None:
-        values["y"] = store.y.index_select(0, index)
-    values |= {"graph_id": index, "n_id": torch.from_numpy(n_id), "batch": torch.from_numpy(owner)}
+    values = {} if store.y is None else {"y": store.y.index_select(0, index)}
+    values |= {"graph_id": index, "n_id": torch.from_numpy(n_id), "batch": torch.from_numpy(graph_of_node)}
     return values | {"ptr": torch.from_numpy(nodes.slices)}
 
 
