@@ -1,6 +1,7 @@
 """Node dropping.
 
-Paper: You et al., 2020, "Graph Contrastive Learning with Augmentations", arXiv:2010.13902, table 1.
+Paper:   You et al., 2020, "Graph Contrastive Learning with Augmentations", arXiv:2010.13902, table 1.
+Differs: round(rate * n) nodes; the authors' code rounds down, so that small graphs lose fewer.
 """
 
 from __future__ import annotations

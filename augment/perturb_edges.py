@@ -1,8 +1,9 @@
 """Edge perturbation.
 
-Papers: You et al., 2020, "Graph Contrastive Learning with Augmentations", arXiv:2010.13902, table 1 (exact shares);
-        Zhu et al., 2020, "Deep Graph Contrastive Representation Learning" (GRACE), arXiv:2006.04131, section 3.2.1
-        (independent draws).
+Papers:  You et al., 2020, "Graph Contrastive Learning with Augmentations", arXiv:2010.13902, table 1 (exact shares);
+         Zhu et al., 2020, "Deep Graph Contrastive Representation Learning" (GRACE), arXiv:2006.04131, section 3.2.1
+         (independent draws).
+Differs: exact shares are rounded; GraphCL's code rounds them down.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Paper:   You et al., 2020, "Graph Contrastive Learning with Augmentations", arXiv:2010.13902, table 1.
 Differs: the authors' code walks nowhere (it takes the start and some of its neighbours); this is a walk.
+         round(rate * n) nodes; theirs rounds down, and may keep one more.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def test_evaluate_gives_the_scores_of_the_run(finished, graphcl, tmp_path):
     assert code == 0 and "untrained" in text
     assert json.loads((copy / "scores.json").read_text()) == before
     code, text = graphcl("evaluate", str(copy), "evaluate.probe=knn")
-    assert code == 0 and "k-NN" in text and "knn-weighted/clean/1: votes" in " ".join(text.split())
+    assert code == 0 and "k-NN" in text and "knn-weighted/clean/2: votes" in " ".join(text.split())
     assert json.loads((copy / "scores.json").read_text()) == before
 
 

@@ -4,7 +4,8 @@ Papers:  Kipf and Welling, 2017, "Semi-Supervised Classification with Graph Conv
 Shapes:  GRACE hidden = 2 * out, ReLU; BGRL 512, 256, batch norm, PReLU; DGI one layer of 512, PReLU
 Differs: the activation follows every layer, the last too, as those three have it; a classifier's GCN and GAE's end
          without one (`last_activation=False`).
-         BGRL's batch norm moves its running mean by 0.01 a step, ours by torch's 0.1.
+         BGRL's code gives batch norm 0.99 for torch's momentum, so that the running mean is nearly the last step's;
+         ours has torch's 0.1.
 """
 
 from __future__ import annotations

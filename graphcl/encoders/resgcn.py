@@ -4,7 +4,8 @@ Papers:  Chen et al., 2019, "Are Powerful Graph Neural Nets Necessary?", arXiv:1
          You et al., 2020, "Graph Contrastive Learning with Augmentations", arXiv:2010.13902
 Shape:   batch norm, linear layer and ReLU on the features, then 3 blocks of batch norm, GCN convolution, ReLU;
          hidden 128
-Differs: nothing known up to the pooling; the batch norms and the linear layer after it belong to the head. `degrees`
+Differs: the linear layer on the features has a bias, theirs has none. The batch norms and the linear layer after the
+         pooling belong to the head. `degrees`
          are those of the graph that comes in, in a view those of the view; the authors' code has a node of a view
          keep those of the whole graph. In spite of the name there is no residual connection: their code leaves it
          switched off by default.

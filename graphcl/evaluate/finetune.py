@@ -50,7 +50,8 @@ class Settings(NamedTuple):
     the learning rate is from layer to layer, seen from the head.  patience: stop after so many epochs without a better
     one on validation.  dropout: of the encoder, in place of its own.  precision: "32" or "bf16-mixed".  precise_norm:
     before each scoring estimate the running statistics of batch norms anew (`settle_norms`).  head: "linear", or "mlp"
-    as semi-supervised GraphCL has it: batch norm, a layer as wide as the embedding, ReLU, batch norm, a layer.
+    as semi-supervised GraphCL has it: batch norm, a layer as wide as the embedding, ReLU, batch norm, a layer. It is
+    new; theirs goes on with the hidden layer and batch norms of pretraining.
     """
 
     epochs: int = 100

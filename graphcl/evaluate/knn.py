@@ -12,9 +12,10 @@ from torch import Tensor
 
 from graphcl.evaluate.scores import Scores, evaluate
 
-PROTOCOL, PLAIN_PROTOCOL = "knn-weighted/clean/1", "knn/clean/1"
+PROTOCOL, PLAIN_PROTOCOL = "knn-weighted/clean/2", "knn/clean/2"
 KS: tuple[int, ...] = (1, 5, 10, 20, 50)
-BLOCK = 2**24  # similarities, or votes, that are held at once
+TIE = 1e-6  # cosines as near as this count as equal; those of equal rows differ by rounding
+BLOCK = 2**24  # similarities that are held at once
 
 
 def knn(
@@ -29,6 +30,8 @@ def knn(
 ) -> Scores:
     """The k train rows of highest cosine similarity s vote for their class with weight exp(s / tau).
 
+    Rows as near as the k-th share the votes that are left for them, so the order of the train rows does not count:
+    isomorphic graphs have equal embeddings.
     k: one number, or several to choose from on the validation rows; one larger than the train set means all of it.
     tau in (0, inf]; at inf every neighbour has one vote (plain k-NN).
     seed: nothing is drawn here; accepted so that every evaluation is called alike.
@@ -58,12 +61,19 @@ def _votes(train: Tensor, y: Tensor, other: Tensor, ks: tuple[int, ...], tau: fl
     """Each class's share of the votes under every k, [S, m, K]."""
     train, other = F.normalize(train), F.normalize(other)
     one_hot = F.one_hot(y).to(train.dtype)  # [n, K]
-    most = min(max(ks), len(train))
-    counted = torch.tensor([min(k, len(train)) - 1 for k in ks])
+    ks = tuple(min(k, len(train)) for k in ks)
     shares = []
-    for block in other.split(max(1, BLOCK // max(len(train), most * one_hot.shape[1]))):
-        similarity, nearest = (block @ train.T).topk(most)  # [b, k], descending
-        weight = ((similarity - similarity[:, :1]) / tau).exp()  # shares need no common factor, so the nearest has 1
-        votes = (weight[:, :, None] * one_hot[nearest]).cumsum(1)[:, counted]  # [b, S, K]
-        shares.append((votes / votes.sum(-1, keepdim=True)).transpose(0, 1))
+    for block in other.split(max(1, BLOCK // len(train))):
+        similarity = block @ train.T  # [b, n]
+        best = similarity.topk(max(ks)).values  # descending
+        weight = ((similarity - best[:, :1]) / tau).exp()  # shares need no common factor, so the nearest has 1
+        votes = torch.stack([(weight * _counted(similarity, best[:, k - 1 : k], k)) @ one_hot for k in ks])
+        shares.append(votes / votes.sum(-1, keepdim=True))
     return torch.cat(shares, dim=1) if shares else other.new_zeros(len(ks), 0, one_hot.shape[1])
+
+
+def _counted(similarity: Tensor, last: Tensor, k: int) -> Tensor:
+    """How much of each row counts among the k nearest, [b, n]: 1, 0, or of those as near as the k-th an equal part."""
+    nearer, tied = similarity > last + TIE, (similarity - last).abs() <= TIE
+    left = k - nearer.sum(1, keepdim=True)
+    return nearer + tied * (left / tied.sum(1, keepdim=True))

@@ -95,8 +95,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             PROTOCOL,
             knn,
-            "votes of the k train rows of highest cosine similarity s, weighted by exp(s / 0.07), k of 1, 5, 10, 20, "
-            "50 chosen on validation, scored on test",
+            "votes of the k train rows of highest cosine similarity s, weighted by exp(s / 0.07), those as near as the "
+            "k-th sharing what is left, k of 1, 5, 10, 20, 50 chosen on validation, scored on test",
             "classes",
             BOTH,
             CLASSES,
@@ -104,8 +104,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             PLAIN_PROTOCOL,
             knn_plain,
-            "one vote each of the k train rows of highest cosine similarity, k of 1, 5, 10, 20, 50 chosen on "
-            "validation, scored on test",
+            "one vote each of the k train rows of highest cosine similarity, those as near as the k-th sharing what is "
+            "left, k of 1, 5, 10, 20, 50 chosen on validation, scored on test",
             "classes",
             BOTH,
             CLASSES,

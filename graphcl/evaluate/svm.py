@@ -39,7 +39,7 @@ Kernels = Callable[[NDArray[np.int64], NDArray[np.int64]], Iterable[tuple[Gram, 
 def svm_rbf(embeddings: Tensor, labels: Tensor, split: Any, *, metric: str = "accuracy", seed: int = 0) -> Scores:
     """RBF SVM fitted on the train rows, its C in 1e-3 ... 1e3 chosen on the validation rows, scored on the test rows.
 
-    Columns are standardised by the train rows alone; gamma is 1 / (number of columns), scikit-learn's "scale".
+    Columns are standardised by the train rows alone; gamma is 1 / (number of columns).
     seed: nothing is drawn here.  The rest, the errors included, is as in `linear_probe`.
     """
 

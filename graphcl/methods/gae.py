@@ -3,7 +3,8 @@
 Paper:   Kipf and Welling, 2016, "Variational Graph Auto-Encoders", arXiv:1611.07308
 Loss:    binary cross-entropy of sigmoid(z_u . z_v) on the edges and on as many random pairs, plus KL when variational
 Config:  configs/gae.yaml
-Differs: as many sampled non-edges as edges instead of all N^2 pairs with a weight; all edges are trained on, since the
+Differs: as many sampled non-edges as edges instead of all N^2 pairs with a weight. One end of each is that of an edge,
+         so nodes of many edges have many non-edges; the other is uniform. All edges are trained on, since the
          aim is the encoder and not link prediction. Of a neighbour sample only the edges into its seeds count.
 """
 

@@ -5,6 +5,8 @@ Loss:    graphcl/objectives/infonce.py: infonce (default), ntxent, or graphcl_co
 Config:  configs/graphcl.yaml
 Differs: the default objective keeps the positive in the denominator and contrasts in both directions; the authors'
          code leaves the positive out and goes from view 1 to view 2 only (`objective: graphcl_code`).
+         That code also starts linear layers by xavier, adds self-loops to the graph that is not augmented, and has
+         the same batches in every epoch; ours has torch's start, adds none, and draws batches anew.
 """
 
 from __future__ import annotations

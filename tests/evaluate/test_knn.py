@@ -3,13 +3,14 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from graphcl.data.splits import Split
 from graphcl.evaluate import knn
-from graphcl.evaluate.knn import knn_plain
+from graphcl.evaluate.knn import _votes, knn_plain
 
 
 def votes_by_hand(z: Tensor, y: Tensor, split: Split, part: str, k: int, tau: float) -> list[dict[int, float]]:
@@ -107,6 +108,20 @@ def test_extreme_temperatures_stay_finite(tau):
     assert 0 <= knn(z, y, split, tau=tau, metric="roc_auc").mean <= 1
 
 
+@pytest.mark.parametrize("tau", [0.07, math.inf])
+def test_rows_as_near_as_the_kth_share_its_votes_in_any_order(tau):
+    near, mid, far = torch.eye(3)
+    z = torch.stack([near, mid, mid, mid, mid, far, near + 0.5 * mid])
+    y = torch.tensor([0, 1, 1, 1, 0, 2, 0])
+    train, test = torch.arange(6), torch.tensor([6])
+    for order in (train, train.flip(0), torch.tensor([4, 0, 2, 5, 1, 3])):
+        shares = _votes(z[order], y[order], z[test], (1, 3, 99), tau)[:, 0]  # [3, K]
+        cosine = F.normalize(z, dim=1) @ F.normalize(z[6], dim=0)
+        a, b, c = [1 if math.isinf(tau) else math.exp((cosine[i] - cosine[0]) / tau) for i in (0, 1, 5)]
+        wanted = [[a, 0, 0], [a + 2 * b / 4, 2 * b * 3 / 4, 0], [a + b, 3 * b, c]]  # of k = 3: two votes for four rows
+        torch.testing.assert_close(shares, F.normalize(torch.tensor(wanted), p=1, dim=1))
+
+
 def test_mistakes_are_named():
     z, y, split = problem(40, 3, 10)
     for k in (0, -3, (), (5, 0), (1.5,)):
@@ -127,4 +142,4 @@ def test_plain_knn_counts_heads(k):
         right.append(max(sorted(set(votes)), key=votes.count) == int(y[i]))
     assert knn(z, y, split, k=k, tau=math.inf).values[0] == pytest.approx(sum(right) / len(right))
     assert knn_plain(z, y, split) == knn(z, y, split, tau=math.inf)
-    assert knn_plain(z, y, split).protocol == "knn/clean/1"
+    assert knn_plain(z, y, split).protocol == "knn/clean/2"

@@ -61,7 +61,7 @@ def test_other_settings_are_no_named_protocol():
 
     z, y, split = problem("classes")
     assert knn(z, y, split, k=5).protocol == knn(z, y, split, tau=0.5).protocol == ""
-    assert knn(z, y, split).protocol == "knn-weighted/clean/1"
+    assert knn(z, y, split).protocol == "knn-weighted/clean/2"
 
 
 def test_every_probe_of_classes_gives_the_average_precision():
