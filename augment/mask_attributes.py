@@ -18,15 +18,16 @@ from augment._plan import Plan, carry_out
 from augment._segments import Graphs, check_rate, exact_share
 
 MODES = ("token", "category", "mean", "zero", "gaussian")
+MARKED = ("token", "category")  # the other modes write features that an encoder is to read
 
 
 class MaskAttributes(BaseTransform):
-    """Hide the features of exactly round(rate * n) nodes of every graph, chosen uniformly, and say so in `masked [N]`.
+    """Hide the features of exactly round(rate * n) nodes of every graph, chosen uniformly.
 
     rate: share of the nodes, in [0, 1]; ValueError otherwise.
     mode: what hidden rows of x [N, F] become:
-        "token": zero; the encoder puts its learned token where `masked` (floating point x)
-        "category": `category`, an id that the encoder reserves (integer x)
+        "token": zero, and `masked [N]` says where; there the encoder puts its learned token (floating point x)
+        "category": `category`, an id that the encoder reserves, and `masked` says where (integer x)
         "mean": the mean of x over the graph (floating point x; GraphCL, semi-supervised)
         "zero": zero (any x)
         "gaussian": draws from N(0.5, 0.5), 0.5 being the standard deviation (floating point x; GraphCL, unsupervised)
@@ -56,7 +57,7 @@ class MaskAttributes(BaseTransform):
         return carry_out(self, data)
 
     def plan(self, data: Data, graphs: Graphs) -> Plan:
-        """x with hidden rows, and `masked`."""
+        """x with hidden rows, and in some modes `masked`."""
         x = data.get("x")
         if x is None:
             raise ValueError("MaskAttributes hides x, and the data has none; give it features first")
@@ -68,7 +69,9 @@ class MaskAttributes(BaseTransform):
         mask = exact_share(graphs.batch, self.rate, graphs.ptr, self.generator, ascending=graphs.ordered)
         index = mask.nonzero().view(-1)
         x = x.index_copy(0, index, self._hidden(x, index, graphs))
-        return Plan(node_values={"x": x, "masked": mask | data.masked if "masked" in data else mask})
+        if self.mode in MARKED:
+            return Plan(node_values={"x": x, "masked": mask | data.masked if "masked" in data else mask})
+        return Plan(node_values={"x": x})  # rows that are masked already stay so: the encoder hides them anyway
 
     def _hidden(self, x: Tensor, index: Tensor, graphs: Graphs) -> Tensor:
         """[len(index), F], what takes the place of those rows of x."""

@@ -74,9 +74,9 @@ CASES = {
     "subgraph none": case(lambda g: Subgraph(0.0, generator=g)),
     "subgraph all": case(lambda g: Subgraph(1.0, generator=g)),
     "mask_attributes token": case(lambda g: MaskAttributes(0.4, "token", generator=g), x=FLOAT, **MASKED),
-    "mask_attributes mean": case(lambda g: MaskAttributes(0.4, "mean", generator=g), x=FLOAT, **MASKED),
-    "mask_attributes zero": case(lambda g: MaskAttributes(0.4, "zero", generator=g), x=FLOAT, **MASKED),
-    "mask_attributes gaussian": case(lambda g: MaskAttributes(0.4, "gaussian", generator=g), x=FLOAT, **MASKED),
+    "mask_attributes mean": case(lambda g: MaskAttributes(0.4, "mean", generator=g), x=FLOAT, changes={"x"}),
+    "mask_attributes zero": case(lambda g: MaskAttributes(0.4, "zero", generator=g), x=FLOAT, changes={"x"}),
+    "mask_attributes gaussian": case(lambda g: MaskAttributes(0.4, "gaussian", generator=g), x=FLOAT, changes={"x"}),
     "mask_attributes category": case(
         lambda g: MaskAttributes(0.4, "category", 120, generator=g), x=("integer",), **MASKED
     ),

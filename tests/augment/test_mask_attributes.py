@@ -8,24 +8,41 @@ from hypothesis import given, settings
 from torch_geometric.data import Batch
 
 from augment import MaskAttributes
+from graphcl.encoders import GAT, GCN, GIN, SAGE, ResGCN
+from graphcl.encoders.inputs import features
 
 
 @settings(max_examples=20, deadline=None)
 @given(batch=graphs.batches(features=["float", "double"]), rate=graphs.rates, seed=graphs.seeds)
 @pytest.mark.parametrize("mode", ["token", "mean", "zero", "gaussian"])
-def test_masks_exactly_the_rounded_share_and_marks_it(mode, batch, rate, seed):
+def test_hides_exactly_the_rounded_share(mode, batch, rate, seed):
     out = MaskAttributes(rate, mode, generator=graphs.generator(seed))(batch)
-    assert out.masked.dtype == torch.bool and out.masked.shape == (batch.num_nodes,)
-    for before, after in zip(batch.to_data_list(), out.to_data_list(), strict=True):
-        assert int(after.masked.sum()) == round(rate * before.num_nodes)
-        assert after.x.dtype == before.x.dtype and after.x[~after.masked].equal(before.x[~after.masked])
+    marked = MaskAttributes(rate, "token", generator=graphs.generator(seed))(batch)
+    assert marked.masked.dtype == torch.bool and marked.masked.shape == (batch.num_nodes,)
+    # The encoder puts its token where `masked`, so a mode that writes features of its own must not mark them.
+    assert ("masked" in out) == (mode == "token")
+    for before, after, like in zip(batch.to_data_list(), out.to_data_list(), marked.to_data_list(), strict=True):
+        hidden = like.masked
+        assert int(hidden.sum()) == round(rate * before.num_nodes)
+        assert after.x.dtype == before.x.dtype and after.x[~hidden].equal(before.x[~hidden])
         if mode in {"token", "zero"}:
-            assert not after.x[after.masked].any()
+            assert not after.x[hidden].any()
         elif mode == "mean":
-            mean = before.x.double().mean(0).to(before.x.dtype).expand(int(after.masked.sum()), -1)
-            assert torch.allclose(after.x[after.masked], mean, rtol=1e-5)
+            mean = before.x.double().mean(0).to(before.x.dtype).expand(int(hidden.sum()), -1)
+            assert torch.allclose(after.x[hidden], mean, rtol=1e-5)
         else:
-            assert not torch.isclose(after.x[after.masked], before.x[after.masked], rtol=1e-6).all(1).any()
+            assert not torch.isclose(after.x[hidden], before.x[hidden], rtol=1e-6).all(1).any()
+
+
+@pytest.mark.parametrize("mode", ["mean", "zero", "gaussian"])
+@pytest.mark.parametrize("encoder", [GIN, GCN, GAT, SAGE, ResGCN])
+def test_encoders_read_what_a_mode_writes(encoder, mode):
+    batch = graphs.batch_of([(6, [(0, 1), (1, 2)], True)])
+    net = encoder(batch.num_features)
+    torch.nn.init.constant_(net.token, 7.0)
+    out = MaskAttributes(0.5, mode, generator=graphs.generator(0))(batch)
+    assert features(out, net.token).equal(out.x)
+    assert (features(MaskAttributes(0.5)(batch), net.token) == 7).all(1).sum() == 3
 
 
 @settings(max_examples=20, deadline=None)
@@ -110,5 +127,6 @@ def test_on_molecules(graphcl_data):
     parts = graphs.read_tu(graphcl_data, "MUTAG")
     out = MaskAttributes(0.2, "mean", generator=graphs.generator(1))(Batch.from_data_list(parts))
     for before, after in zip(parts, out.to_data_list(), strict=True):
-        assert int(after.masked.sum()) == round(0.2 * before.num_nodes)
-        assert torch.allclose(after.x[after.masked], before.x.mean(0), atol=1e-6)
+        hidden = (after.x != before.x).any(1)
+        assert int(hidden.sum()) == round(0.2 * before.num_nodes)
+        assert torch.allclose(after.x[hidden], before.x.mean(0), atol=1e-6)
