@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import Data
+from torch_geometric.data.data import BaseData
 
 from augment import AUGMENTATIONS, Compose
 from graphcl.checkpoint import load_weights, saved_shape
 from graphcl.config import Config, ConfigError, Strict
-from graphcl.data.features import normalize, with_features
+from graphcl.data.features import MADE, prepared, with_features
 from graphcl.data.loaders import Loader
 from graphcl.data.sources import load_data
 from graphcl.data.splits import Split, make_splits
@@ -26,6 +27,8 @@ from graphcl.methods import METHODS
 from graphcl.methods.method import Method, View
 from graphcl.read_config import load_config, run_config
 from graphcl.state import Run
+
+MASKS = ("train_mask", "val_mask", "test_mask")
 
 
 def build(config: Config, data: Data | GraphStore | Sequence[Data] | None = None) -> Run:
@@ -83,12 +86,14 @@ def prepare(config: Config, data: Data | GraphStore | Sequence[Data] | None) -> 
         data.check()
     elif isinstance(data, Data):
         check_graph(data)
+    elif isinstance(data, BaseData):
+        raise ValueError(f"data is a {type(data).__name__}, graphs of one kind of node and edge are asked for")
     else:
         data = GraphStore.from_graphs(data)
     if (
         data.x is not None
         and data.num_features
-        and config.data.features in ("ones", "degree", "onehot_degree")
+        and config.data.features in MADE
         and not torch.equal(data.x.float(), with_features(data, config.data.features).x.float())  # not yet replaced
     ):
         warnings.warn(
@@ -96,8 +101,7 @@ def prepare(config: Config, data: Data | GraphStore | Sequence[Data] | None) -> 
             "data.features=given trains on them",
             stacklevel=3,
         )
-    data = with_features(data, config.data.features)
-    return normalize(data) if config.data.normalize else data
+    return prepared(data, config.data.features, config.data.normalize)
 
 
 def splits_of(config: Config, data: Data | GraphStore) -> list[Split]:
@@ -125,6 +129,13 @@ def cuda_of(config: Config) -> torch.device | None:
 
 def check_graph(data: Data) -> None:
     """Refuse a graph at hand whose features are not finite or whose edges lead out of it, before it trains nonsense."""
+    for name in ("x", "edge_index", "edge_attr", "edge_weight", "y", *MASKS):
+        if data.get(name) is not None and not isinstance(data[name], Tensor):
+            raise ValueError(
+                f"data.{name} is a {type(data[name]).__name__}; make it a tensor, such as torch.as_tensor(...)"
+            )
+    if not data.num_nodes:
+        raise ValueError("data has no nodes; where it has no x either, give num_nodes")
     if data.x is not None and (data.x.dim() != 2 or not bool(data.x.isfinite().all())):
         if data.x.dim() != 2:
             raise ValueError(f"data.x must be [N, F], got {tuple(data.x.shape)}; one number a node is x.unsqueeze(1)")
@@ -136,6 +147,20 @@ def check_graph(data: Data) -> None:
         raise ValueError(
             f"data.edge_index must be int64 [2, E], got {data.edge_index.dtype} {tuple(data.edge_index.shape)}"
         )
+    for name in ("edge_attr", "edge_weight"):
+        values = data.get(name)
+        if values is not None and len(values) != data.num_edges:
+            raise ValueError(f"data.{name} has {len(values)} rows for {data.num_edges} edges; give one an edge")
+    weight = data.get("edge_weight")
+    if weight is not None and bool((bad := ~(weight.isfinite() & (weight >= 0))).any()):
+        edge = int(bad.nonzero()[0, 0])
+        raise ValueError(f"data.edge_weight[{edge}] is {weight[edge].item()}; weights must be finite and at least 0")
+    for name in MASKS:
+        mask = data.get(name)
+        if mask is not None and len(mask) != data.num_nodes:
+            raise ValueError(
+                f"data.{name} has {len(mask)} rows for {data.num_nodes} nodes; give bool [N], or [N, splits]"
+            )
     if data.y is not None and len(data.y) != data.num_nodes:
         raise ValueError(f"data.y has {len(data.y)} labels for {data.num_nodes} nodes; give one each, -1 where unknown")
     outside = (data.edge_index < 0) | (data.edge_index >= data.num_nodes)

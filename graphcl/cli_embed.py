@@ -135,14 +135,13 @@ def embed(
             return
         check_output(output)
         encoder, smiles, ids = load_pretrained(model), smiles or own_smiles, ids or own_ids
-    from graphcl.data.features import normalize, with_features
+    from graphcl.data.features import prepared
     from graphcl.evaluate.embed import embed as embed_source
 
     config = encoder.config
 
     def score(store: GraphStore) -> Any:
-        store = with_features(store, config.features)
-        store = normalize(store) if config.normalize else store
+        store = prepared(store, config.features, config.normalize)
         with lowered(precision, device()):
             return embed_source(encoder, store, device=device()).numpy()
 

@@ -26,6 +26,7 @@ from torch_geometric.data import Data
 
 from graphcl.checkpoint import write_whole
 from graphcl.config import Config
+from graphcl.data.features import MADE
 from graphcl.data.store import GraphStore
 from graphcl.encoders import Readout
 from graphcl.estimator_inputs import (
@@ -43,7 +44,6 @@ from graphcl.estimators import (
     FOR_GRAPHS,
     FOR_MOLECULES,
     FOR_NODES,
-    MADE,
     embedded,
     fitted,
     load,
@@ -66,8 +66,9 @@ class GraphClassifier(ClassifierMixin, BaseEstimator):
     """Classes of graphs, by an encoder and a linear head that `fit` trains on (graphs, labels).
 
     X: as for GraphEmbedder.  pretrained: a name or folder for `load_pretrained` to begin with; None: from scratch.
-    frozen: train the head alone.  encoder, hidden, layers, settings: of an encoder from scratch, as for GraphEmbedder;
-    None: that of quickstart-molecules for SMILES, of graphcl for other graphs.  features, seed, device: likewise.
+    frozen: train the head alone.  encoder, hidden, layers, settings (encoder.*, readout, data.normalize): of an encoder
+    from scratch, as for GraphEmbedder; None: that of quickstart-molecules for SMILES, of graphcl for other graphs.
+    features, seed, device: likewise.
     epochs, lr, batch_size: of the training; Adam, as semi-supervised GraphCL has it.
 
     Fitted: classes_, model_ (the encoder, graphcl.hub.Pretrained), head_.  y: one label a graph, of any type. Raises
@@ -274,7 +275,14 @@ def training_config(estimator: Any, default: tuple[str, dict[str, Any]], molecul
             raise ValueError(f"{name} must be a number > 0, got None; the default is that of semi-supervised GraphCL")
     if estimator.pretrained is not None:
         params |= dict.fromkeys(FROM_SCRATCH)
-    return pretraining_config(params, default, molecules)
+    config = pretraining_config(params, default, molecules)
+    idle = [key for key in params["settings"] or () if not key.startswith(("encoder.", "readout", "data.normalize"))]
+    if idle:
+        raise ValueError(
+            f"settings has {idle[0]!r}, which is for pretraining; here encoder.*, readout and data.normalize count, "
+            "beside the parameters epochs, lr, batch_size and seed"
+        )
+    return config
 
 
 def given_model(estimator: Any, level: str) -> Pretrained | None:
@@ -311,7 +319,9 @@ def train(
     """The predictor, fitted on the rows [k] of the data and their targets [k]: classes (int64) or values."""
     ready = model.config.features if model is not None and model.config.features in MADE else None
     features = estimator.features or ready or ("degree" if data.num_features == 0 else "given")
-    data, device = featured(data, features), device_of(estimator.device)
+    given = config.data.normalize if model is None else model.config.normalize and estimator.features is None
+    scaled = given and features not in MADE
+    data, device = featured(data, features, scaled), device_of(estimator.device)
     if model is None:
         model = untrained(estimator, config, data)
     labels: Any = Labels(
@@ -331,7 +341,7 @@ def train(
     if estimator.pretrained is not None and not estimator.frozen:
         about = f"{model.card.about}, fine-tuned by graphcl.{type(estimator).__name__}"
         model.card = model.card.model_copy(update={"about": about, "scores": {}})
-    return fitted(estimator, model.eval(), features, scaled=False, molecules=molecules or model.reads_molecules)
+    return fitted(estimator, model.eval(), features, scaled, molecules=molecules or model.reads_molecules)
 
 
 class Labels:

@@ -22,6 +22,7 @@ from torch_geometric.data import Data
 from graphcl.builder import build
 from graphcl.checkpoint import write_whole
 from graphcl.config import Config, DataConfig
+from graphcl.data.features import MADE
 from graphcl.data.store import GraphStore
 from graphcl.encoders import Readout
 from graphcl.estimator_inputs import device_of, featured, listed, nodes_of, store_of
@@ -42,7 +43,6 @@ TRAINING = {
     "lr": "train.lr",
     "batch_size": "data.batch_size",
 }
-MADE = ("ones", "degree", "onehot_degree")  # features that come from the edges
 PLACES = {**TRAINING, "seed": "train.seed", "device": "train.device"}
 # Taken where no config is named. Of GRACE's not what suits bags of words only, nor an own width of the last layer.
 FOR_MOLECULES: tuple[str, dict[str, Any]] = ("quickstart-molecules", {})
@@ -224,6 +224,8 @@ def pretraining_config(params: Mapping[str, Any], default: tuple[str, dict[str, 
     settings = params["settings"] or {}
     if not isinstance(settings, Mapping):
         raise ValueError(f"settings must map keys of a config to values, such as {{'train.clip': 1}}, got {settings!r}")
+    if "data.features" in settings:
+        raise ValueError(f"settings has data.features; say features={settings['data.features']!r} instead")
     chosen = {place: params[key] for key, place in PLACES.items() if params.get(key) is not None}
     named = chosen.get("encoder.name", settings.get("encoder.name", "molecule_gin"))
     if molecules and str(named).startswith("molecule_") and not reads_molecules(load_config(name)):
@@ -277,7 +279,7 @@ def loaded(estimator: Estimator, model: Pretrained, *, molecules: bool) -> Estim
     """The estimator with ready weights, which read features as they were trained on, unless it says others."""
     own = model.config
     features = estimator.features or (own.features if own.features in MADE else None)
-    return fitted(estimator, model, features, own.normalize and estimator.features is None, molecules)
+    return fitted(estimator, model, features, own.normalize and features is None, molecules)
 
 
 def fitted(estimator: Estimator, model: Pretrained, features: str | None, scaled: bool, molecules: bool) -> Estimator:

@@ -153,11 +153,12 @@ def _from_run(folder: Path) -> Pretrained:
     encoder = make_encoder(config.encoder, in_dim, str(folder))
     own = {name.removeprefix("encoder."): value for name, value in _tensors(weights) if name.startswith("encoder.")}
     fill(encoder, own, str(weights))
-    readout = config.readout and Readout(config.readout)
+    pooling = None if environment_of(folder).get("level") == "node" else config.readout
+    readout = pooling and Readout(pooling)
     made = PretrainedConfig(
         encoder=config.encoder,
         in_dim=in_dim,
-        readout=config.readout,
+        readout=pooling,
         features=config.data.features,
         normalize=config.data.normalize,
     )

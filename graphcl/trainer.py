@@ -136,8 +136,9 @@ def fit(run: Run, folder: Path | str | None = None, *, resume: bool = False, pro
     }
     if folder is not None and fabric.is_global_zero:
         save_weights(folder, method)
-        setting = {"seed": train.seed, "precision": train.precision, "processes": fabric.world_size}
+        setting: dict[str, Any] = {"seed": train.seed, "precision": train.precision, "processes": fabric.world_size}
         setting["num_features"] = run.data.num_features  # so that the encoder can be made without the data
+        setting["level"] = "node" if isinstance(run.data, Data) else "graph"  # and whether with its readout
         write_environment(folder, device=str(fabric.device), **setting, **summary)
     fabric.barrier()
     return summary

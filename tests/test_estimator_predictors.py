@@ -19,6 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 from torch_geometric.data import Data
 
 from graphcl import GraphClassifier, GraphEmbedder, GraphRegressor, NodeClassifier, NodeEmbedder
+from graphcl.data.features import normalize
 
 SMILES = ["CCO", "c1ccccc1", "CCN", "c1ccncc1", "CCCC", "Cc1ccccc1", "CC(C)C", "Oc1ccccc1"]
 KIND = np.array(["chain", "ring"] * 4)
@@ -157,6 +158,18 @@ def test_saved_is_loaded_to_the_bit(number, tmp_path):
         ({"epochs": 0}, SMILES, KIND, "train: epochs: input should be greater than 0, got 0"),
         ({"batch_size": None}, SMILES, KIND, "batch_size must be a number > 0, got None"),
         ({"settings": {"method.tua": 1}}, SMILES, KIND, "unknown key 'tua'"),
+        (
+            {"settings": {"train.weight_decay": 1}},
+            SMILES,
+            KIND,
+            "settings has 'train.weight_decay', which is for pretr",
+        ),
+        (
+            {"settings": {"data.features": "ones"}},
+            SMILES,
+            KIND,
+            "settings has data.features; say features='ones' instead",
+        ),
         ({"pretrained": "nothing"}, SMILES, KIND, "is an encoder as it is, but hidden, layers say how to make one"),
         ({"pretrained": "nothing", "hidden": None, "layers": None}, SMILES, KIND, "no pretrained encoder 'nothing'"),
         ({"lr": 1e30}, SMILES, KIND, "output is not finite"),
@@ -217,6 +230,30 @@ def test_two_labels_a_block_are_enough():
     named = NodeClassifier(**SMALL).fit(data, np.array(["-1", "a", "b"])[given + 1])
     np.testing.assert_array_equal(named.predict_proba(data), fitted.predict_proba(data))
     assert list(named.classes_) == ["a", "b"]
+
+
+def test_rows_are_scaled_as_the_weights_are_used_to(tmp_path):
+    data, y = blocks()
+    data.x = data.x * 50 + 3
+    NodeEmbedder("grace", hidden=8, layers=2, epochs=2, device="cpu", settings={"encoder.out": 8}).fit(data).save(
+        tmp_path
+    )
+    fitted = NodeClassifier(tmp_path, frozen=True, epochs=1, device="cpu").fit(data, y)
+    want = NodeEmbedder.from_pretrained(tmp_path, device="cpu").transform(data)
+    assert fitted.scaled_ and np.abs(want).max() > 0
+    embedder = NodeEmbedder(pretrained=tmp_path, device="cpu").fit(data)
+    np.testing.assert_array_equal(embedder.transform(data), want)
+    scaled = fitted.model_.encode(normalize(data)).detach().numpy()
+    np.testing.assert_allclose(scaled, want, atol=1e-6)
+    fitted.save(tmp_path / "head")
+    np.testing.assert_array_equal(
+        NodeClassifier.load(tmp_path / "head").predict_proba(data), fitted.predict_proba(data)
+    )
+    raw, own = (
+        NodeClassifier(**SMALL, settings={"data.normalize": value}).fit(data, y).predict_proba(data)
+        for value in (False, True)
+    )
+    assert not np.allclose(raw, own)
 
 
 def test_hidden_labels_are_not_seen():

@@ -8,10 +8,12 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
 from graphcl import ConfigError, build, embed, fit, load_config
 from graphcl.data.files import from_networkx
+from graphcl.data.store import GraphStore
+from graphcl.evaluate.compare import raw_features
 
 NODES = ["data.split=random", "train.epochs=2", "encoder.hidden=8", "encoder.out=4"]
 
@@ -82,6 +84,36 @@ def test_edges_that_lead_out_of_the_graph(graphcl, tmp_path, end):
         build(load_config("grace", NODES), data)
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"y": np.zeros(5, dtype=int)}, r"data\.y is a ndarray; make it a tensor"),
+        ({"edge_attr": torch.ones(3, 2)}, r"data\.edge_attr has 3 rows for 4 edges; give one an edge"),
+        (
+            {"edge_weight": torch.tensor([1.0, 2.0, -0.5, 1.0])},
+            r"data\.edge_weight\[2\] is -0\.5; weights must be finite",
+        ),
+        ({"edge_weight": torch.tensor([1.0, torch.nan, 1.0, 1.0])}, r"data\.edge_weight\[1\] is nan"),
+        ({"train_mask": torch.ones(4, dtype=torch.bool)}, r"data\.train_mask has 4 rows for 5 nodes"),
+        ({"x": torch.ones(0, 3), "edge_index": torch.zeros(2, 0, dtype=torch.long)}, "data has no nodes"),
+    ],
+)
+def test_graphs_at_hand_that_do_not_fit_themselves(parts, message):
+    ends = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    with pytest.raises(ValueError, match=message):
+        build(load_config("dgi", NODES), Data(**{"x": torch.ones(5, 3), "edge_index": ends} | parts))
+    with pytest.raises(ValueError, match="data is a HeteroData, graphs of one kind"):
+        build(load_config("dgi", NODES), HeteroData())
+
+
+def test_integer_features_that_are_no_categories_are_numbers():
+    ends = torch.tensor([[0, 1], [1, 0]])
+    graphs = [Data(x=torch.tensor([[i % 3 - 1, i % 2, 10**4], [0, 1, i]]), edge_index=ends) for i in range(4)]
+    rows = raw_features(GraphStore.from_graphs(graphs))
+    assert rows.tolist() == [[i % 3 - 1, 1 - i % 2, 1 + i % 2, 10**4 + i] for i in range(4)]
+    assert raw_features(graphs[1]).tolist() == [[1, 0, 1, 10**4], [1, 0, 1, 1]]
+
+
 def test_one_class_only(graphcl, tmp_path):
     np.savez(tmp_path / "g.npz", **graph(y=np.zeros(30, dtype=int)))
     code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
@@ -92,8 +124,8 @@ def test_features_missing(graphcl, tmp_path):
     np.savez(tmp_path / "g.npz", **graph(x=None))
     code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
     assert code == 2 and "data.features=degree" in text, text
-    code, text = graphcl("pretrain", "grace", "data.name=g.npz", "data.features=degree", "data.normalize=false", *NODES)
-    assert code == 0, text
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", "data.features=degree", *NODES)
+    assert code == 0 and "replaces" not in text, text
 
 
 def test_a_pickle_in_an_npz_is_refused(graphcl, tmp_path):

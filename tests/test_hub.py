@@ -7,6 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 from test_convert import state_of
+from torch_geometric.data import Data
 from typer.testing import CliRunner
 
 import graphcl
@@ -132,6 +133,21 @@ def test_the_encoder_of_a_run_needs_no_data_but_for_its_width(tmp_path, monkeypa
             load_pretrained(tmp_path / "run")
     (tmp_path / "run" / "environment.json").unlink()  # then the data tell it
     assert torch.equal(embed(load_pretrained(tmp_path / "run"), run.data), wanted)
+
+
+def test_a_method_of_both_levels_embeds_what_it_was_trained_on(tmp_path):
+    parts = ["data.features=given", "data.split=public", "data.batch_size=null", "method.queue=16", "encoder.hidden=8"]
+    config = load_config("moco", [*parts, "data.repeats=1", "train.max_steps=1", "data.name=cora"])
+    assert config.readout is not None
+    torch.manual_seed(0)
+    ends = torch.randint(0, 40, (2, 120))
+    masks = {f"{part}_mask": torch.arange(40) % 3 == i for i, part in enumerate(("train", "val", "test"))}
+    run = build(config, Data(x=torch.randn(40, 5), edge_index=ends, y=torch.arange(40) % 2, **masks))
+    fit(run, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "config.yaml").write_text(config.dump(), encoding="utf-8")
+    model = load_pretrained(tmp_path / "run")
+    assert model.readout is None and model.config.readout is None
+    assert torch.equal(embed(model, run.data), embed(run.method, run.data))
 
 
 def test_export_writes_the_encoder_of_a_run(run_folder, tmp_path, molecules):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Literal, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from graphcl.data.store import GraphStore
 
 Source = TypeVar("Source", Data, GraphStore)
 Features = Literal["given", "ones", "degree", "onehot_degree", "ogb"]
+MADE = ("ones", "degree", "onehot_degree")  # features that come from the edges
 
 
 def with_features(source: Source, features: Features = "given", max_degree: int = 100) -> Source:
@@ -48,14 +50,25 @@ def with_features(source: Source, features: Features = "given", max_degree: int 
     raise ValueError(f"unknown features {features!r}; known: given, ones, degree, onehot_degree, ogb")
 
 
+def prepared(source: Source, features: Features, scaled: bool) -> Source:
+    """The graphs with the features asked for; scaled: normalized, but for those of MADE, whose size is all they say."""
+    source = with_features(source, features)
+    return normalize(source) if scaled and features not in MADE else source
+
+
 def normalize(source: Source) -> Source:
     """The same graphs, the absolute values of every node's features summing to 1; rows of zeros stay.
 
-    Raises ValueError for integer features: they are categories.
+    Raises ValueError for integer features: they are categories. Warns where there is but one feature.
     """
     x = source.x
     if x is None or not x.is_floating_point():
         raise ValueError("data.normalize needs float features; integer features are categories, leave them as they are")
+    if x.shape[1] == 1 and x.unique().numel() > 2:
+        warnings.warn(
+            "data.normalize makes the one feature of every node 1 or -1; data.normalize=false keeps its size",
+            stacklevel=2,
+        )
     return _with_x(source, F.normalize(x, p=1.0, dim=1))
 
 

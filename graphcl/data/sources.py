@@ -37,7 +37,7 @@ from torch_geometric.utils import coalesce, to_undirected
 
 from graphcl.data.cache import cache_folder, cached, store_place
 from graphcl.data.catalogue import Entry, find
-from graphcl.data.features import Features, normalize, with_features
+from graphcl.data.features import MADE, Features, prepared
 from graphcl.data.files import read_csv_folder, read_graphml, read_graphml_folder, read_npz
 from graphcl.data.store import GraphStore
 from graphcl.data.store_file import open_checked
@@ -74,7 +74,7 @@ def load_data(
     Paths: a molecule file (.smi, .csv, .sdf, each also .gz, or .parquet); a folder of `.graphml` files, of `edges.csv`,
     of TU text files, or a saved GraphStore; a `.graphml` or `.npz` file.  features: see `with_features`; of molecules
     `given` is the benchmark's 2 + 2 categories and `ogb` OGB's 9 + 3, which `ogbg-mol*` always has.  normalize: scale
-    every node's features to sum 1.
+    every node's given features to sum 1.
     smiles, targets, ids: columns of a molecule file, see `read_molecules`. Its y is [B] for one target, classes (-1:
     missing) if all known values are 0 or 1, else float (NaN: missing); for several it is float [B, T].
     Raises ValueError, in one line that names the place and the way out; also where there is no network.
@@ -95,17 +95,13 @@ def load_data(
         source = ogb_store(found.name)
     else:
         source = _read_named(found)
-    if isinstance(found, Path) and features in ("ones", "degree", "onehot_degree") and source.num_features:
+    if isinstance(found, Path) and features in MADE and source.num_features:
         warnings.warn(
             f"{name}: data.features={features} replaces the {source.num_features} features of its nodes; "
             "data.features=given trains on them",
             stacklevel=2,
         )
-    source = with_features(source, features)
-    return _normalize(source) if normalize else source
-
-
-_normalize = normalize  # the argument of the same name hides it
+    return prepared(source, features, normalize)
 
 
 def _read_path(path: Path) -> Data | GraphStore:

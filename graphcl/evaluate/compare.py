@@ -15,6 +15,8 @@ from graphcl.evaluate.probe import linear_probe, linear_probe_standard
 from graphcl.evaluate.scores import Scores, evaluate
 from graphcl.methods.method import Method
 
+CATEGORIES = 1000  # an integer column with values beyond is none of categories
+
 
 def compare(
     methods: dict[str, Method],
@@ -44,13 +46,19 @@ def check_labels(data: Data | GraphStore, split: list[Split], metric: str) -> No
 def raw_features(source: Data | GraphStore) -> Tensor:
     """What a model without a graph would see: x of the nodes [N, F], or its sum over each graph [B, F].
 
-    Integer columns are categories: a graph's row counts them.
+    Integer columns are categories, a graph's row counts them, unless they have values beyond 0..999.
     """
     x = source.x
-    if not x.is_floating_point():
-        x = torch.cat([F.one_hot(column.long()) for column in x.unbind(-1)], dim=-1)
+    if not x.is_floating_point() and x.numel():
+        x = torch.cat([one_hot(column.long()) for column in x.unbind(-1)], dim=-1)
     x = x.float()
     if not isinstance(source, GraphStore):
         return x
     graph = torch.repeat_interleave(torch.arange(len(source)), source.node_ptr.diff())
     return torch.zeros(len(source), x.shape[1]).index_add_(0, graph, x)
+
+
+def one_hot(column: Tensor) -> Tensor:
+    """Integers [n] as categories [n, K], or [n, 1] as they are where they are none."""
+    low, high = column.aminmax()
+    return F.one_hot(column) if low >= 0 and high < CATEGORIES else column[:, None]

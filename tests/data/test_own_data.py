@@ -9,7 +9,7 @@ from test_sources import equal
 from torch_geometric.data import Data
 
 from graphcl import build, load_config
-from graphcl.data.features import normalize, with_features
+from graphcl.data.features import normalize, prepared, with_features
 from graphcl.data.files import from_networkx
 from graphcl.data.sources import load_data
 from graphcl.data.store import GraphStore
@@ -141,6 +141,16 @@ def test_features_that_the_config_replaces_are_told(tmp_path):
         UserWarning, match="data.features=ones replaces the 1 features of the nodes; data.features=given"
     ):
         build(load_config("graphcl"), load_data(tmp_path))
+
+
+def test_made_features_keep_their_size_and_a_single_one_is_told():
+    star = Data(edge_index=torch.tensor([[0, 0, 1, 2], [1, 2, 0, 0]]), num_nodes=3)
+    assert prepared(star, "degree", True).x.tolist() == [[2.0], [1.0], [1.0]]
+    run = build(load_config("dgi", ["data.features=degree", "data.split=random"]), star)
+    assert run.config.data.normalize and run.data.x.tolist() == [[2.0], [1.0], [1.0]]
+    star.x = torch.tensor([[2.0], [-1.0], [7.0]])
+    with pytest.warns(UserWarning, match="data.normalize makes the one feature of every node 1 or -1"):
+        assert prepared(star, "given", True).x.tolist() == [[1.0], [-1.0], [1.0]]
 
 
 def test_one_graphml_is_one_graph(tmp_path):
