@@ -23,6 +23,8 @@ from torch_geometric.data import Data
 
 from graphcl.data.store import GraphStore
 
+_UNKNOWN = {"", "nan", "na", "n/a", "null", "none"}  # as molecule_files has them
+
 
 def from_networkx(graphs: Iterable[nx.Graph], y: Any = None, name: str = "networkx") -> GraphStore:
     """Store of NetworkX graphs; undirected edges go in both directions.
@@ -129,8 +131,8 @@ def read_csv_folder(folder: Path) -> Data:
 
     edges.csv: two columns of node names, further columns numbers (edge_attr); every line is an undirected edge.
     features.csv: node name, then numbers.  labels.csv: node name, label (whole numbers, values, or text, numbered in
-    alphabetical order; empty: unknown).  Nodes come in the order of features.csv, or else of labels.csv and then
-    edges.csv; `data.names` has their names.
+    alphabetical order; empty, NA, nan ...: unknown).  Nodes come in the order of features.csv, or else of labels.csv
+    and then edges.csv; `data.names` has their names.
     """
     edges = _csv_rows(folder / "edges.csv", least=2)
     features = _csv_rows(folder / "features.csv", least=2) if (folder / "features.csv").is_file() else None
@@ -272,8 +274,11 @@ def _label_array(values: np.ndarray, where: str) -> Tensor:
 
 
 def _targets(texts: Sequence[str], where: str) -> Tensor:
-    """Labels from text: whole numbers are classes, other numbers values, anything else classes by name."""
-    given = [text.strip() for text in texts]
+    """Labels from text: whole numbers are classes, other numbers values, anything else classes by name.
+
+    An empty text, nan, NA, N/A, null and none are unknown.
+    """
+    given = ["" if text.strip().lower() in _UNKNOWN else text.strip() for text in texts]
     try:
         values = np.array([float(text) if text else np.nan for text in given])
     except ValueError:

@@ -9,6 +9,7 @@ from test_sources import equal
 from torch_geometric.data import Data
 
 from graphcl import build, load_config
+from graphcl.data import files, molecule_files
 from graphcl.data.features import normalize, with_features
 from graphcl.data.files import from_networkx
 from graphcl.data.sources import load_data
@@ -252,6 +253,34 @@ def test_csv_edge_list(tmp_path):
     assert data.edge_index.tolist() == [[0, 0, 1, 2, 2], [0, 2, 2, 0, 1]]
     assert data.edge_attr.tolist() == [[4], [3], [2], [3], [2]]
     assert data.y.tolist() == [-1, 1, 0, -1]  # blue, red
+
+
+@pytest.mark.parametrize("unknown", ["", "NA", "nan", "NaN", "None", "none", "N/A", "n/a", "null", "NULL"])
+def test_labels_that_are_missing_are_no_class(tmp_path, unknown):
+    for first, second, y in (("red", "blue", [-1, 1, 0, -1]), ("1", "0", [-1, 1, 0, -1])):
+        labels = f"node,label\nann,{first}\nbob,{second}\ndee,{unknown}\n"
+        assert load_data(csv_folder(tmp_path, labels=labels)).y.tolist() == y
+    labels = f"node,label\nann,0.5\nbob,2\ndee,{unknown}\n"
+    y = load_data(csv_folder(tmp_path, labels=labels)).y
+    assert y.isnan().tolist() == [True, False, False, True]
+    graphs = [nx.path_graph(2) for _ in range(3)]
+    for graph, label in zip(graphs, ("spam", unknown, "ham"), strict=True):
+        graph.graph["y"] = label
+    assert from_networkx(graphs).y.tolist() == [1, -1, 0]
+
+
+def test_labels_that_are_missing_in_graphml(tmp_path):
+    graph = nx.path_graph(3)
+    nx.set_node_attributes(graph, {0: "red", 1: "NA", 2: "blue"}, "y")
+    nx.write_graphml(graph, tmp_path / "g.graphml")
+    with pytest.warns(UserWarning, match="attribute y"):
+        (tmp_path / "labels.csv").write_text("file,label\ng,null\n")
+        assert load_data(tmp_path).y.tolist() == [-1]
+    assert load_data(tmp_path / "g.graphml").y.tolist() == [1, -1, 0]
+
+
+def test_molecule_files_and_others_miss_labels_alike():
+    assert files._UNKNOWN == molecule_files._MISSING
 
 
 def test_csv_without_features(tmp_path):
