@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import ParseError, fromstring
 
 import networkx as nx
 import numpy as np
@@ -22,6 +22,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphcl.data.store import GraphStore
+
+_UNKNOWN = {"", "nan", "na", "n/a", "null", "none"}  # as molecule_files has them
 
 
 def from_networkx(graphs: Iterable[nx.Graph], y: Any = None, name: str = "networkx") -> GraphStore:
@@ -102,11 +104,14 @@ def read_npz(path: Path) -> Data:
         raise ValueError(f"{path}: edge_index must be integers [2, E] (or src and dst [E]), got {got}")
     ends = ends.astype(np.int64)
     x = _float_array(arrays["x"], f"{path}: x") if "x" in arrays else None
+    for key in ("y", "train_mask", "val_mask", "test_mask"):
+        if key in arrays and arrays[key].ndim == 0:
+            raise ValueError(f"{path}: {key} is the single value {arrays[key].item()!r}; give one a node")
     sizes: dict[str, int] = {
         key: len(arrays[key]) for key in ("x", "y", "train_mask", "val_mask", "test_mask") if key in arrays
     }
     if "num_nodes" in arrays:
-        sizes["num_nodes"] = int(arrays["num_nodes"])
+        sizes["num_nodes"] = _count(arrays["num_nodes"], f"{path}: num_nodes")
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{path}: the arrays disagree on the number of nodes: {sizes}")
     nodes = next(iter(sizes.values())) if sizes else int(ends.max(initial=-1)) + 1
@@ -129,19 +134,15 @@ def read_csv_folder(folder: Path) -> Data:
 
     edges.csv: two columns of node names, further columns numbers (edge_attr); every line is an undirected edge.
     features.csv: node name, then numbers.  labels.csv: node name, label (whole numbers, values, or text, numbered in
-    alphabetical order; empty: unknown).  Nodes come in the order of features.csv, or else of labels.csv and then
-    edges.csv; `data.names` has their names.
+    alphabetical order; empty, NA, nan ...: unknown).  Nodes come in the order of features.csv, or else of labels.csv
+    and then edges.csv; `data.names` has their names.
     """
     edges = _csv_rows(folder / "edges.csv", least=2)
     features = _csv_rows(folder / "features.csv", least=2) if (folder / "features.csv").is_file() else None
-    listed = features
-    if listed is None and (folder / "labels.csv").is_file():
-        listed = _csv_rows(folder / "labels.csv", least=2)
+    listed = folder / ("features.csv" if features is not None else "labels.csv")
     place: dict[str, int] = {}
-    for line, cells in listed or []:
-        if cells[0] in place:
-            raise ValueError(f"{folder}: line {line}: node {cells[0]!r} is listed twice")
-        place[cells[0]] = len(place)
+    if listed.is_file():
+        place = {name: i for i, name in enumerate(_named_once(_csv_rows(listed, least=2), listed))}
     ends, values = [], []
     for line, cells in edges:
         for node in cells[:2]:
@@ -151,7 +152,7 @@ def read_csv_folder(folder: Path) -> Data:
                 place[node] = len(place)
         ends.append((place[cells[0]], place[cells[1]]))
         values.append(_cells(cells[2:], f"{folder / 'edges.csv'}: line {line}"))
-    one_way = np.array(ends, dtype=np.int64).reshape(-1, 2).T
+    one_way = np.sort(np.array(ends, dtype=np.int64).reshape(-1, 2).T, axis=0)  # b,a repeats a,b: the first one stays
     other_way = one_way[::-1, one_way[0] != one_way[1]]
     attr = np.array(values, dtype=np.float32).reshape(len(ends), -1) if edges and values[0] else None
     if attr is not None:
@@ -172,6 +173,9 @@ def _graphml(path: Path) -> nx.Graph:
         text = path.read_text(encoding="utf-8")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can blow a small file up to any size
             raise ValueError("it has a DOCTYPE, which GraphML does not need; remove it")
+        graphs = sum(child.tag.rpartition("}")[2] == "graph" for child in fromstring(text))
+        if graphs > 1:  # networkx would give the first alone
+            raise ValueError(f"it has {graphs} graphs; give each a file of its own, all in one folder")
         graph = nx.read_graphml(path)
     except (OSError, ParseError, ValueError, KeyError, IndexError, TypeError, nx.NetworkXException) as error:
         raise ValueError(f"{path}: not readable as GraphML: {error!s:.300}") from None
@@ -247,6 +251,13 @@ def _node_data(ends: np.ndarray, nodes: int, x: np.ndarray | None, attr: np.ndar
     )
 
 
+def _count(value: np.ndarray, where: str) -> int:
+    if value.ndim or value.dtype.kind not in "iuf" or not 0 <= value < 2**63 or value != np.floor(value):
+        got = f"{value.dtype} {value.shape}" if value.ndim else repr(value.item())
+        raise ValueError(f"{where} must be one whole number, got {got}; leave it out if x or y has a row for each node")
+    return int(value)
+
+
 def _float_array(values: np.ndarray, where: str) -> np.ndarray:
     """[rows, columns] float32, finite."""
     if values.ndim != 2 or values.dtype.kind not in "fiub":
@@ -272,8 +283,11 @@ def _label_array(values: np.ndarray, where: str) -> Tensor:
 
 
 def _targets(texts: Sequence[str], where: str) -> Tensor:
-    """Labels from text: whole numbers are classes, other numbers values, anything else classes by name."""
-    given = [text.strip() for text in texts]
+    """Labels from text: whole numbers are classes, other numbers values, anything else classes by name.
+
+    An empty text, nan, NA, N/A, null and none are unknown.
+    """
+    given = ["" if text.strip().lower() in _UNKNOWN else text.strip() for text in texts]
     try:
         values = np.array([float(text) if text else np.nan for text in given])
     except ValueError:
@@ -288,7 +302,9 @@ def _targets(texts: Sequence[str], where: str) -> Tensor:
 def _labels_csv(path: Path, place: dict[str, int], suffix: str = "") -> Tensor:
     """Labels [N] in the order of `place`; unlisted ones are unknown."""
     texts = [""] * len(place)
-    for line, cells in _csv_rows(path, least=2):
+    rows = _csv_rows(path, least=2)
+    _named_once(rows, path, suffix)
+    for line, cells in rows:
         name = cells[0].removesuffix(suffix)
         if name not in place:
             raise ValueError(f"{path}: line {line}: {cells[0]!r} is not in the data")
@@ -296,6 +312,19 @@ def _labels_csv(path: Path, place: dict[str, int], suffix: str = "") -> Tensor:
             raise ValueError(f"{path}: line {line}: {len(cells)} columns, a name and a label are needed")
         texts[place[name]] = cells[1]
     return _targets(texts, str(path))
+
+
+def _named_once(rows: Sequence[tuple[int, list[str]]], path: Path, suffix: str = "") -> list[str]:
+    """The names in the first column, without their suffix."""
+    lines: dict[str, int] = {}
+    for line, cells in rows:
+        name, what = cells[0].removesuffix(suffix), "graph" if suffix else "node"
+        if name in lines:
+            raise ValueError(
+                f"{path}: line {line}: {what} {name!r} is listed twice, first on line {lines[name]}; keep one"
+            )
+        lines[name] = line
+    return list(lines)
 
 
 def _finite(number: float) -> bool:

@@ -59,14 +59,13 @@ def few_split(y: Tensor, per_class: int, seed: int, repeats: int = 1, val: int =
     """
     classes = _classes(y, "few")
     generator = torch.Generator().manual_seed(seed)
-    counts = torch.bincount(classes[classes >= 0])
-    for c, count in enumerate(counts.tolist()):
-        if 0 < count < per_class:
+    present, counts = (found.tolist() for found in classes[classes >= 0].unique(return_counts=True))
+    for c, count in zip(present, counts, strict=True):
+        if count < per_class:
             raise ValueError(
                 f"class {c} has {count} labelled rows, per_class={per_class} needs more; set a smaller data.per_class"
             )
-    present = counts.nonzero()[:, 0].tolist()
-    left = int(counts.sum()) - per_class * len(present)
+    left = sum(counts) - per_class * len(present)
     if left < 2:
         raise ValueError(
             f"per_class={per_class} leaves {left} rows for validation and test; set a smaller data.per_class"
@@ -95,11 +94,11 @@ def kfold_split(y: Tensor, folds: int, seed: int) -> list[Split]:
         raise ValueError(f"kfold needs at least 3 folds (training, validation, test), got {folds}; set data.repeats=10")
     classes = _classes(y, "kfold")
     rows = (classes >= 0).nonzero()[:, 0]
-    for c, count in enumerate(torch.bincount(classes[rows]).tolist()):
-        if 0 < count < folds:
-            raise ValueError(
-                f"class {c} has {count} labelled rows, {folds} folds need {folds}; set a smaller data.repeats"
-            )
+    present, counts = classes[rows].unique(return_counts=True)
+    least, c = int(counts.min()), int(present[counts.argmin()])
+    if least < folds:
+        ways = f"set data.repeats={least}" if least >= 3 else "make its rows unknown (-1) or use data.split=random"
+        raise ValueError(f"class {c} has {least} labelled rows, {folds} folds need {folds}; {ways}")
     generator = torch.Generator().manual_seed(seed)
     state = int(torch.randint(2**31 - 1, (1,), generator=generator))
     cut = StratifiedKFold(folds, shuffle=True, random_state=state).split(rows.numpy(), classes[rows].numpy())

@@ -9,6 +9,7 @@ from test_sources import equal
 from torch_geometric.data import Data
 
 from graphcl import build, load_config
+from graphcl.data import files, molecule_files
 from graphcl.data.features import normalize, prepared, with_features
 from graphcl.data.files import from_networkx
 from graphcl.data.sources import load_data
@@ -110,6 +111,9 @@ def test_a_folder_of_graphml(tmp_path):
     (tmp_path / "labels.csv").write_text("file,label\nz,spam\n")
     with pytest.raises(ValueError, match=r"labels\.csv: line 2: 'z' is not in the data"):
         load_data(tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label\na.graphml,spam\na,ham\n")
+    with pytest.raises(ValueError, match=r"labels\.csv: line 3: graph 'a' is listed twice, first on line 2; keep one"):
+        load_data(tmp_path)
 
 
 def test_a_label_of_the_nodes_never_becomes_a_feature(tmp_path):
@@ -179,6 +183,18 @@ def test_broken_graphml_names_its_file(tmp_path, text):
         load_data(tmp_path / "g.graphml")
 
 
+def test_graphml_of_several_graphs_is_refused(tmp_path):
+    nested = '<node id="a"><graph><node id="b"/></graph></node>'
+    named = '<?xml version="1.0" encoding="utf-8"?><graphml xmlns="http://graphml.graphdrawing.org/xmlns">'
+    for head in (named, "<graphml>"):
+        (tmp_path / "g.graphml").write_text(f"{head}<graph>{nested}</graph></graphml>")
+        assert load_data(tmp_path / "g.graphml").num_nodes == 1
+        (tmp_path / "g.graphml").write_text(f"{head}<graph>{nested}</graph><graph/></graphml>")
+        for path in (tmp_path, tmp_path / "g.graphml"):
+            with pytest.raises(ValueError, match=r"g\.graphml: .* it has 2 graphs; give each a file of its own"):
+                load_data(path)
+
+
 PLAIN = {
     "edge_index": np.array([[0, 1, 2, 0], [1, 0, 2, 1]]),
     "x": np.arange(8.0).reshape(4, 2),
@@ -203,6 +219,8 @@ def test_npz(tmp_path):
     assert data.edge_index.tolist() == [[0, 1], [1, 3]] and data.edge_attr.tolist() == [[5], [6]]
     data = load_data(npz(tmp_path, **ends, x=None, y=None, train_mask=None))
     assert data.num_nodes == 4 and data.num_features == 0 and data.y is None
+    for nodes in (5, 5.0, np.uint8(5)):
+        assert load_data(npz(tmp_path, x=None, y=None, train_mask=None, **ends, num_nodes=nodes)).num_nodes == 5
     data = load_data(npz(tmp_path, edge_index=np.zeros((2, 0), int), y=np.array([0.5, np.nan, 1, 2])))
     assert data.num_edges == 0 and data.y.isnan().tolist() == [False, True, False, False]
 
@@ -226,6 +244,14 @@ def test_npz(tmp_path):
         ({"z": np.ones(4)}, r"unknown arrays \['z'\]"),
         ({"x": np.array([{}] * 4)}, "not readable as plain arrays"),
         ({"edge_attr": np.ones((3, 1))}, "edge_attr has 3 rows for 4 edges"),
+        ({"num_nodes": np.array([4, 5])}, r"g\.npz: num_nodes must be one whole number, got int64 \(2,\)"),
+        ({"num_nodes": 4.7}, r"g\.npz: num_nodes must be one whole number, got 4\.7; leave it out if x or y has a row"),
+        ({"num_nodes": np.nan}, r"g\.npz: num_nodes must be one whole number, got nan"),
+        ({"num_nodes": np.inf}, r"g\.npz: num_nodes must be one whole number, got inf"),
+        ({"num_nodes": -1}, r"g\.npz: num_nodes must be one whole number, got -1"),
+        ({"num_nodes": "x"}, r"g\.npz: num_nodes must be one whole number, got 'x'"),
+        ({"num_nodes": 5}, "the arrays disagree on the number of nodes: {'x': 4, .*'num_nodes': 5}"),
+        ({"y": 3}, r"g\.npz: y is the single value 3; give one a node"),
     ],
 )
 def test_npz_mistakes(tmp_path, changed, message):
@@ -264,9 +290,45 @@ def test_csv_edge_list(tmp_path):
     assert data.y.tolist() == [-1, 1, 0, -1]  # blue, red
 
 
+@pytest.mark.parametrize("unknown", ["", "NA", "nan", "NaN", "None", "none", "N/A", "n/a", "null", "NULL"])
+def test_labels_that_are_missing_are_no_class(tmp_path, unknown):
+    for first, second, y in (("red", "blue", [-1, 1, 0, -1]), ("1", "0", [-1, 1, 0, -1])):
+        labels = f"node,label\nann,{first}\nbob,{second}\ndee,{unknown}\n"
+        assert load_data(csv_folder(tmp_path, labels=labels)).y.tolist() == y
+    labels = f"node,label\nann,0.5\nbob,2\ndee,{unknown}\n"
+    y = load_data(csv_folder(tmp_path, labels=labels)).y
+    assert y.isnan().tolist() == [True, False, False, True]
+    graphs = [nx.path_graph(2) for _ in range(3)]
+    for graph, label in zip(graphs, ("spam", unknown, "ham"), strict=True):
+        graph.graph["y"] = label
+    assert from_networkx(graphs).y.tolist() == [1, -1, 0]
+
+
+def test_labels_that_are_missing_in_graphml(tmp_path):
+    graph = nx.path_graph(3)
+    nx.set_node_attributes(graph, {0: "red", 1: "NA", 2: "blue"}, "y")
+    nx.write_graphml(graph, tmp_path / "g.graphml")
+    with pytest.warns(UserWarning, match="attribute y"):
+        (tmp_path / "labels.csv").write_text("file,label\ng,null\n")
+        assert load_data(tmp_path).y.tolist() == [-1]
+    assert load_data(tmp_path / "g.graphml").y.tolist() == [1, -1, 0]
+
+
+def test_molecule_files_and_others_miss_labels_alike():
+    assert files._UNKNOWN == molecule_files._MISSING
+
+
 def test_csv_without_features(tmp_path):
     data = load_data(csv_folder(tmp_path, features=None, labels="node,label\nzoe,4\nann,\n"))
     assert data.names == ["zoe", "ann", "bob", "cy"] and data.num_features == 0 and data.y.tolist() == [4, -1, -1, -1]
+
+
+def test_csv_edges_written_both_ways_keep_the_first_ones_attributes(tmp_path):
+    edges = "a,b,w\n2,1,3\n1,2,5\n3,3,1\n1,3,7\n3,3,2\n"
+    with pytest.warns(UserWarning, match="3 repeated edges are merged"):
+        data = load_data(csv_folder(tmp_path, features=None, labels=None, edges=edges))
+    assert data.names == ["2", "1", "3"] and data.edge_index.tolist() == [[0, 1, 1, 2, 2], [1, 0, 2, 1, 2]]
+    assert data.edge_attr.tolist() == [[3], [3], [7], [7], [1]]
 
 
 def test_csv_of_edges_alone(tmp_path):
@@ -286,7 +348,18 @@ def test_csv_without_an_edge(tmp_path):
         ({"edges": "a,b,w\nann,bob,big\n"}, r"edges\.csv: line 2: 'big' is not a number"),
         ({"edges": "a\nann\n"}, r"edges\.csv: 1 columns, at least 2 are needed"),
         ({"edges": ""}, r"edges\.csv: empty"),
-        ({"features": "node,u\nann,1\nann,2\n"}, "line 3: node 'ann' is listed twice"),
+        (
+            {"features": "node,u\nann,1\nann,2\n"},
+            r"features\.csv: line 3: node 'ann' is listed twice, first on line 2; keep one",
+        ),
+        (
+            {"labels": "node,label\nbob,0\nann,0\n\nann,1\n"},
+            r"labels\.csv: line 5: node 'ann' is listed twice, first on line 3; keep one",
+        ),
+        (
+            {"features": None, "labels": "node,label\nann,0\nann,0\n"},
+            r"labels\.csv: line 3: node 'ann' is listed twice, first on line 2",
+        ),
         ({"features": "node,u\nann,1\nbob,nan\ncy,1\n"}, r"features\.csv: line 3: 'nan' is not finite"),
         ({"features": "node,u\nann,1\nbob,-inf\ncy,1\n"}, r"features\.csv: line 3: '-inf' is not finite"),
         ({"labels": "node,label\neve,1\n"}, r"labels\.csv: line 2: 'eve' is not in the data"),

@@ -135,6 +135,40 @@ def test_fold_mistakes():
         kfold_split(torch.arange(9) % 2, 1, 0)
     with pytest.raises(ValueError, match="class 1 has 4 labelled rows, 5 folds need 5"):
         kfold_split(torch.arange(9) % 2, 5, 0)
+    y = torch.tensor([0] * 5 + [1] * 4 + [2] * 9)
+    with pytest.raises(ValueError, match=r"class 1 has 4 labelled rows, 6 folds need 6; set data\.repeats=4"):
+        kfold_split(y, 6, 0)
+    assert len(kfold_split(y, 4, 0)) == 4  # as advised
+    y[9] = 3
+    with pytest.raises(
+        ValueError, match=r"class 3 has 1 labelled rows, 3 folds need 3; make its rows unknown \(-1\) or use"
+    ):
+        rate_split(y, 0.5, 3, 0)
+    y[9] = -1
+    assert len(kfold_split(y, 3, 0)) == 3
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 2], [0, 3, 7], [5, 6, 900], [0, 1, 10**11]])
+def test_splits_know_the_order_of_the_classes_alone_and_large_numbers_cost_nothing(numbers):
+    y = torch.arange(90) % 3
+    other = torch.tensor(numbers)[y]
+    y[::7] = other[::7] = -1
+    for make in (lambda y: few_split(y, 4, 1, 2), lambda y: kfold_split(y, 5, 1), lambda y: rate_split(y, 0.3, 5, 1)):
+        for split, same in zip(make(y), make(other), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(split, same, strict=True))
+    with pytest.raises(ValueError, match=f"class {numbers[0]} has 25 labelled rows, per_class=27 needs more"):
+        few_split(other, 27, 0)
+
+
+def test_few_takes_the_first_of_each_class_in_a_drawn_order():
+    y = torch.tensor([0, 2, 5])[torch.arange(60) % 3]
+    y[::7] = -1
+    order = [row for row in torch.randperm(60, generator=torch.Generator().manual_seed(3)).tolist() if y[row] >= 0]
+    chosen = [row for c in (0, 2, 5) for row in [row for row in order if y[row] == c][:4]]
+    others = [row for row in order if row not in chosen]
+    (split,) = few_split(y, 4, 3)
+    third = len(others) // 3
+    assert [part.tolist() for part in split] == [chosen, others[:third], others[third:]]
 
 
 @settings(max_examples=15, deadline=None)
