@@ -35,7 +35,8 @@ def _not_the_files_own(overrides: tuple[str, ...]) -> tuple[str, ...]:
     for override in overrides:
         own = {"data.name": "data", "train.seed": "seeds"}.get(override.partition("=")[0])
         if own is not None:
-            raise ValueError(f"override {override!r}: a benchmark says this in `{own}`")
+            a_sweep = ", a sweep by --seeds" if own == "seeds" else ""
+            raise ValueError(f"override {override!r}: a benchmark says this in `{own}`{a_sweep}")
     return overrides
 
 
@@ -419,10 +420,10 @@ def load_benchmark(name: str | Path) -> Benchmark:
     try:
         return Benchmark.model_validate(values)
     except ValidationError as error:
-        raise config_error(error, str(path), _fields_at) from None
+        raise config_error(error, str(path), fields_at) from None
 
 
-def _fields_at(place: list[str]) -> list[str]:
+def fields_at(place: list[str]) -> list[str]:
     """Keys that are known at a place of the file."""
     kinds: dict[str, type[BaseModel]] = {"cells": Cell, "data": DataSet, "protocols": Scoring, "limits": Limit}
     return list((kinds[place[0]] if place else Benchmark).model_fields)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import shutil
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from graphcl import cli_benchmark, cli_embed, cli_hub, cli_molecules
 from graphcl.process import set_threads, tune_memory
+from graphcl.run_folder import check_folder, training_in
 
 if TYPE_CHECKING:
     from graphcl.config import DataConfig
@@ -30,10 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 out = Console(markup=False, emoji=False)  # names of columns and folders are printed as they are
-RUN_FILES = {
-    *("config.yaml", "metrics.jsonl", "model.safetensors", "environment.json", "scores.json"),
-    *("curve.png", "embedding.png", "views.png", "rejected.csv", "checkpoints", "tensorboard"),
-}  # all that a run folder holds; a folder with anything else in it is never deleted
 
 Overrides = Annotated[
     list[str] | None,
@@ -81,39 +78,38 @@ def pretrain(
         from graphcl.evaluate.compare import check_labels
 
         check_labels(run.data, run.split, cfg.evaluate.metric)  # better before the training than after it
-    if first:  # only now, so that a mistake leaves no folder behind
-        if not resume and folder.exists():
-            shutil.rmtree(folder)  # an earlier run under --overwrite, or one that never made a step
-        folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-        out.print(describe(run))
-    try:
-        summary = fit(run, folder, resume=resume, progress=not quiet)
-    except Stopped as stopped:
-        out.print(f"{stopped}")
-        raise typer.Exit(130) from None
-    if not first:
-        return
-    out.print(
-        f"trained {summary['steps']:.0f} steps in {summary['seconds']:.1f} s, "
-        f"{summary['items_per_second']:,.0f} items/s, peak memory {summary['peak_memory_mb']:,.0f} MB"
-    )
-    from graphcl.checkpoint import write_whole
-    from graphcl.pictures import draw_curve, draw_embedding, draw_views
+    ours: AbstractContextManager[None] = nullcontext()
+    if first:
+        ours = training_in(folder, cfg.dump(), resume=resume, overwrite=overwrite)
+    with ours:  # only now, so that a mistake leaves no folder behind
+        if first:
+            out.print(describe(run))
+        try:
+            summary = fit(run, folder, resume=resume, progress=not quiet)
+        except Stopped as stopped:
+            out.print(f"{stopped}")
+            raise typer.Exit(130) from None
+        if not first:
+            return
+        out.print(
+            f"trained {summary['steps']:.0f} steps in {summary['seconds']:.1f} s, "
+            f"{summary['items_per_second']:,.0f} items/s, peak memory {summary['peak_memory_mb']:,.0f} MB"
+        )
+        from graphcl.checkpoint import write_whole
+        from graphcl.pictures import draw_curve, draw_embedding, draw_views
 
-    write_whole(folder / "config.yaml", cfg.dump().encode())  # a resumed run may have been given more epochs
-    if rejected:
-        from graphcl.data.molecule_files import write_rejected
+        write_whole(folder / "config.yaml", cfg.dump().encode())  # a resumed run may have been given more epochs
+        if rejected:
+            from graphcl.data.molecule_files import write_rejected
 
-        write_rejected(folder / "rejected.csv", rejected)
-    draw_curve(folder / "metrics.jsonl", folder / "curve.png")
-    draw_embedding(run, folder / "embedding.png")
-    draw_views(run, folder / "views.png")
-    out.print(f"run folder: {folder}")
-    scores = report(run)
-    if scores:
-        write_whole(folder / "scores.json", (json.dumps(scores, indent=1) + "\n").encode())
+            write_rejected(folder / "rejected.csv", rejected)
+        draw_curve(folder / "metrics.jsonl", folder / "curve.png")
+        draw_embedding(run, folder / "embedding.png")
+        draw_views(run, folder / "views.png")
+        out.print(f"run folder: {folder}")
+        scores = report(run)
+        if scores:
+            write_whole(folder / "scores.json", (json.dumps(scores, indent=1) + "\n").encode())
 
 
 @app.command(epilog="Examples: graphcl evaluate runs/quickstart | graphcl evaluate runs/grace evaluate.probe=knn")
@@ -249,25 +245,6 @@ def allowed(field: dict[str, Any]) -> str:
     least = f"{low:g}" if low is not None else f"above {above:g}" if above is not None else ""
     most = f" to {field['maximum']:g}" if "maximum" in field else " up" if low is not None else ""
     return f"{kind}, {least}{most}" if least else kind
-
-
-def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """An earlier run is never written over without being told to, and what is no run is never touched."""
-    if resume and overwrite:
-        raise ValueError("--resume goes on with the earlier run and --overwrite deletes it; give one of them")
-    if resume and not (folder / "config.yaml").exists():
-        raise ValueError(f"nothing to resume: {folder} holds no run; start it without --resume")
-    if resume or not folder.exists() or (folder.is_dir() and not any(path.is_file() for path in folder.rglob("*"))):
-        return
-    names = {path.name.removesuffix(".tmp") for path in folder.iterdir()} if folder.is_dir() else set()
-    if "config.yaml" not in names or not names <= RUN_FILES:
-        raise ValueError(f"run folder {folder} holds something else than a run; choose another with run.dir=FOLDER")
-    begun = any(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "config.yaml")
-    if begun and not overwrite:
-        raise ValueError(
-            f"run folder {folder} holds a run already; go on with --resume, delete it with --overwrite, "
-            "or choose another with run.dir=FOLDER"
-        )
 
 
 def rejected_rows(data: DataConfig, strict: bool) -> list[Rejected]:

@@ -62,6 +62,7 @@ def sweep(
     dry_run: DryRun = False,
 ) -> None:
     """Study the augmentations: write a benchmark file of pairs of views or of strengths, and run it."""
+    from graphcl.benchmark_config import expand
     from graphcl.sweep import sweep as study
 
     if pairs == strengths:
@@ -71,6 +72,10 @@ def sweep(
     if dry_run:
         show(made)
         return
+    expand(made)  # mistakes are told before torch is imported, and before an earlier study's file is written over
+    from graphcl.benchmark import checked_jobs
+
+    checked_jobs(made)
     path = folder / f"{made.name}.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(made.dump(), encoding="utf-8")

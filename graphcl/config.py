@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from graphcl.config_base import ConfigError, Rate, Strict, near
 from graphcl.config_encoders import Encoder
@@ -61,6 +62,13 @@ class DataConfig(Strict):
     @classmethod
     def _one_target(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("ratios", mode="before")
+    @classmethod
+    def _three_ratios(cls, value: Any) -> Any:
+        if value is not None and not (isinstance(value, list | tuple) and len(value) == 3):
+            raise PydanticCustomError("three", "should be three numbers, such as [0.8, 0.1, 0.1]")
+        return value
 
 
 class TrainConfig(Strict):

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.legend import Legend
 
 from graphcl.paired import over_seeds
 from graphcl.report import Entry, Report, unit_of
@@ -38,7 +39,7 @@ def draw_report(report: Report, folder: Path) -> list[Path]:
         fig = draw(list(entries.values()))
         if fig is None:
             continue
-        fig.suptitle(f"{column}, {metric}")
+        fig.suptitle(f"{column}, {metric}", parse_math=False)
         fig.savefig(path, dpi=150)
         plt.close(fig)
         made.append(path)
@@ -63,9 +64,9 @@ def draw_points(entries: Sequence[Entry]) -> Any:
                 axes.plot(place, level, "o", markersize=5, markerfacecolor="none", color=drawn.get_color())
     for border in range(1, len(data)):
         axes.axvline(border - 0.5, color="lightgrey", linewidth=0.8)
-    axes.set_xticks(range(len(data)), data)
+    axes.set_xticks(range(len(data)), data, parse_math=False)
     axes.set_ylabel("test score; hollow: untrained")
-    fig.legend(loc="outside right upper", fontsize=7)
+    as_written(fig.legend(loc="outside right upper", fontsize=7))
     return fig
 
 
@@ -105,10 +106,17 @@ def draw_curve(points: dict[str, list[tuple[float, Entry]]], title: str, path: P
     axes.set_xscale("log")
     ticks = sorted({budget for line in points.values() for budget, _ in line})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set(title=title, xlabel="labels (a class, or share)", ylabel="test score; dashed: not pretrained")
-    axes.legend(fontsize=7)
+    axes.set(xlabel="labels (a class, or share)", ylabel="test score; dashed: not pretrained")
+    axes.set_title(title, parse_math=False)
+    as_written(axes.legend(fontsize=7))
     fig.savefig(path, dpi=150)
     plt.close(fig)
+
+
+def as_written(legend: Legend) -> None:
+    """Names in a legend may have a $, which begins no formula."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def labels_of(row: dict[str, Any]) -> float | None:
@@ -140,7 +148,7 @@ def draw_pairs(entries: Sequence[Entry]) -> Any:
             first, second = (views.index(name) for name in pair_of(entry))
             matrix[first, second] = matrix[second, first] = value
         heat_map(axes, matrix, views)
-        axes.set_title(f"{data}: gain over {beside}", fontsize=9)
+        axes.set_title(f"{data}: gain over {beside}", fontsize=9, parse_math=False)
     return fig
 
 
@@ -175,7 +183,8 @@ def draw_strengths(entries: Sequence[Entry]) -> Any:
                 at, values, spreads = zip(*line, strict=True)
                 drawn[view] = axes.errorbar(at, values, spreads, marker="o", markersize=3, capsize=2, color=f"C{i}")
         axes.axhline(0.0, color="black", linewidth=0.8)
-        axes.set(xlabel="strength", ylabel=f"gain over {beside}", title=data)
+        axes.set(xlabel="strength", ylabel=f"gain over {beside}")
+        axes.set_title(data, parse_math=False)
     fig.legend([drawn[view] for view in views], views, loc="outside right upper", fontsize=7)
     return fig
 

@@ -29,7 +29,7 @@ PIECE_NODES = 40
 
 def draw_curve(metrics: Path, path: Path) -> None:
     """The loss of every step in metrics.jsonl, with its running mean."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = steps_of(metrics)
     steps = np.array([line["step"] for line in lines])
     fig, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for key in [key for key in lines[0] if key == "loss" or key.endswith(".loss")]:
@@ -42,6 +42,25 @@ def draw_curve(metrics: Path, path: Path) -> None:
     axes.legend()
     fig.savefig(path, dpi=120)
     plt.close(fig)
+
+
+def steps_of(metrics: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl. ValueError names one that is damaged."""
+    steps = []
+    for number, line in enumerate(metrics.read_bytes().splitlines(), 1):
+        try:
+            step = json.loads(line)
+        except ValueError:
+            step = None
+        if not isinstance(step, dict) or "step" not in step:
+            raise ValueError(
+                f"{metrics}: line {number} is not the values of a step: {line[:60]!r}; take the line out, and repeat "
+                "the command with --resume, which does not train again what is done"
+            )
+        steps.append(step)
+    if not steps:
+        raise ValueError(f"{metrics} is empty, so there is no curve to draw; `graphcl evaluate` scores the run")
+    return steps
 
 
 def draw_embedding(run: Run, path: Path) -> None:
@@ -67,7 +86,9 @@ def draw_embedding(run: Run, path: Path) -> None:
         for value in np.unique(y[~np.isnan(y)])[:20]:
             axes.scatter(points[y == value, 0], points[y == value, 1], s=6, label=f"{value:g}")
         axes.legend(title="label", markerscale=2, fontsize="small")
-    axes.set(xticks=[], yticks=[], title=f"{run.config.method.name} on {run.config.data.name}, t-SNE of {len(points)}")
+    axes.set(xticks=[], yticks=[])
+    title = f"{run.config.method.name} on {run.config.data.name}, t-SNE of {len(points)}"
+    axes.set_title(title, parse_math=False)  # a path may have a $
     fig.savefig(path, dpi=120)
     plt.close(fig)
 

@@ -182,17 +182,22 @@ def config_error(
 ) -> ConfigError:
     """The mistakes in readable words, one a line. fields_at: the keys known at a place; none: of a Config."""
     items = error.errors()
+    for item in items:
+        if item["type"] == "boolean":  # Strict tells it of the whole section
+            item["loc"], item["input"] = (*item["loc"], item["ctx"]["key"]), item["ctx"]["value"]
     # What is wrong inside a list is not counted among its items: that there are too few is then no mistake of its own.
     inside = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
     told = [item for item in items if item["type"] != "too_short" or item["loc"] not in inside]
     return ConfigError(
-        "\n".join(_readable(item, _origin(item["loc"], where, overrides), fields_at or _fields_at) for item in told)
+        "\n".join(_readable(item, _origin(item, where, overrides), fields_at or _fields_at) for item in told)
     )
 
 
-def _origin(loc: Sequence[int | str], where: str, overrides: Sequence[str]) -> str:
-    """The last override that set the place, or what the place is in; else `where`."""
-    place = ".".join(_untagged([str(part) for part in loc]))
+def _origin(item: Any, where: str, overrides: Sequence[str]) -> str:
+    """The last override that set the place of the mistake, or what the place is in; else `where`."""
+    place = ".".join(_untagged([str(part) for part in item["loc"]]))
+    if item["type"] == "union_tag_invalid":  # pydantic tells the place that has the wrong name
+        place += ".name"
     for override in reversed(overrides):
         key = override.partition("=")[0]
         if place == key or place.startswith(f"{key}."):
@@ -291,5 +296,9 @@ def _fields_at(place: list[str]) -> list[str]:
     if place[0] in _KINDS:
         tags = [part for part in place if part in models(place[0])]
         return list(models(place[0])[tags[-1]].model_fields) if tags else []
-    section = Config.model_fields[place[0]].annotation
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    section: Any = Config
+    for part in place:
+        section = section.model_fields[part].annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+    return list(section.model_fields)

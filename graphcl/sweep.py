@@ -12,8 +12,10 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
-from graphcl.benchmark_config import Benchmark, Cell, DataSet, Scoring
-from graphcl.read_config import load_config
+from pydantic import ValidationError
+
+from graphcl.benchmark_config import Benchmark, Cell, DataSet, Scoring, fields_at
+from graphcl.read_config import config_error, load_config
 
 VIEWS = ("identity", "drop_nodes", "perturb_edges", "mask_attributes", "subgraph")
 PAIR_STRENGTH = 0.2  # GraphCL's
@@ -73,13 +75,16 @@ def sweep(
         raise ValueError(f"a sweep needs a method with two views; {base.method.name!r} takes {len(base.views)}")
     protocols = protocols or (("linear-standard/clean",) if base.readout else ("linear/clean",))
     scratch = "supervised-gin" if base.readout else "supervised-gcn"
-    return Benchmark(
-        name=f"sweep-{base.name}-{kind}" if data else f"sweep-{base.name}-{Path(base.data.name).stem}-{kind}",
-        about=f"Augmentation study of {base.method.name}: {kind} of views.",
-        cells=(*{"pairs": pairs, "strengths": strengths}[kind](config), Cell(baseline=scratch, config=config)),
-        data=tuple(data) or (DataSet(name=base.data.name),),
-        seeds=tuple(seeds),
-        protocols=tuple(Scoring(name=name) for name in protocols),
-        overrides=tuple(overrides),
-        figure=kind,
-    )
+    try:
+        return Benchmark(
+            name=f"sweep-{base.name}-{kind}" if data else f"sweep-{base.name}-{Path(base.data.name).stem}-{kind}",
+            about=f"Augmentation study of {base.method.name}: {kind} of views.",
+            cells=(*{"pairs": pairs, "strengths": strengths}[kind](config), Cell(baseline=scratch, config=config)),
+            data=tuple(data) or (DataSet(name=base.data.name),),
+            seeds=tuple(seeds),
+            protocols=tuple(Scoring(name=name) for name in protocols),
+            overrides=tuple(overrides),
+            figure=kind,
+        )
+    except ValidationError as error:
+        raise config_error(error, f"sweep of {config}", fields_at) from None

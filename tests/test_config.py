@@ -55,6 +55,13 @@ def test_precision_may_be_a_number():
         ("method.tau=.nan", "tau: input should be a finite number"),
         ("views.0.0.drop=1.5", r"views.0.0: drop: input should be less than or equal to 1, got 1.5"),
         ("method.name=grce", "unknown name 'grce'; did you mean 'grace'?"),
+        ("evaluate.finetune.epoch=1", "evaluate.finetune: unknown key 'epoch'; did you mean 'epochs'?"),
+        ("evaluate.finetune.zzz=1", "evaluate.finetune: unknown key 'zzz'; known: epochs, lr, batch_size, freeze"),
+        ("train.epochs=true", "train: epochs: should be a number, neither true nor false, got True"),
+        ("train.group_lr={views: no}", "train: group_lr: should be a number, neither true nor false, got {'views': Fa"),
+        ("encoder.hidden=true", "encoder: hidden: should be a number, neither true nor false, got True"),
+        ("data.ratios=[1, true, 0]", "data: ratios: should be a number, neither true nor false, got [1, True, 0]"),
+        ("data.ratios=[0.5,0.5]", "data: ratios: should be three numbers, such as [0.8, 0.1, 0.1], got [0.5, 0.5]"),
         ("train.precision=16", "precision: input should be '32', 'bf16-mixed' or '16-mixed'"),
         ("train=[1", "not readable as YAML"),
     ],
@@ -69,6 +76,10 @@ def test_a_mistake_is_told_where_it_was_made(tmp_path):
     for overrides, said in (
         (["train.epochs=-1"], "override 'train.epochs=-1': train: epochs: input should be greater than 0"),
         (["train.epochs=3", "method.tau=0"], "override 'method.tau=0': method: tau"),
+        (["encoder.name=gnc"], "override 'encoder.name=gnc': encoder: unknown name 'gnc'; did you mean 'gin'?"),
+        (["method={name: grce}"], "override 'method={name: grce}': method: unknown name 'grce'"),
+        (["views.0.0.name=drop_node"], "override 'views.0.0.name=drop_node': views.0.0: unknown name 'drop_node'"),
+        (["train.compile=1", "train.lr=true"], "override 'train.lr=true': train: lr: should be a number"),
         (["encoder={name: gin, hiden: 3}"], "override 'encoder={name: gin, hiden: 3}': encoder: unknown key 'hiden'"),
     ):
         with pytest.raises(ConfigError) as caught:

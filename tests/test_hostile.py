@@ -14,6 +14,7 @@ from graphcl import ConfigError, build, embed, fit, load_config
 from graphcl.data.files import from_networkx
 from graphcl.data.store import GraphStore
 from graphcl.evaluate.compare import raw_features
+from graphcl.pictures import draw_curve
 
 NODES = ["data.split=random", "train.epochs=2", "encoder.hidden=8", "encoder.out=4"]
 
@@ -180,6 +181,24 @@ def test_embeddings_that_are_all_one_are_still_drawn(graphcl, tmp_path):
     np.savez(tmp_path / "g.npz", edge_index=ring, x=np.ones((60, 3), np.float32), y=np.arange(60) % 2)
     code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
     assert code == 0 and (tmp_path / "runs/grace/embedding.png").exists(), text
+
+
+def test_a_path_that_looks_like_a_formula_is_drawn_as_it_is(graphcl, tmp_path):
+    np.savez(tmp_path / "g$_$.npz", **graph())
+    code, text = graphcl("pretrain", "grace", "data.name=g$_$.npz", "run.dir=r$_$", *NODES)
+    assert code == 0 and (tmp_path / "r$_$/embedding.png").exists(), text
+
+
+def test_a_damaged_line_of_the_metrics_is_named(graphcl, tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    for text, told in (
+        ('{"step": 1, "loss": 2.0}\n\x00\x00\n', r"metrics\.jsonl: line 2 is not the values of a step: b'\\x00\\x00'"),
+        ("[1]\n", r"line 1 is not the values of a step: b'\[1\]'; take the line out, and .* --resume"),
+        ("", r"metrics\.jsonl is empty, so there is no curve to draw"),
+    ):
+        metrics.write_text(text)
+        with pytest.raises(ValueError, match=told):
+            draw_curve(metrics, tmp_path / "curve.png")
 
 
 def test_graphs_at_hand_get_the_features_that_the_config_names():

@@ -51,6 +51,7 @@ ORDER = [
     "graphcl.stale",
     "graphcl.report",
     "graphcl.figures",
+    "graphcl.run_folder",
     "graphcl.cli_benchmark",
     "graphcl.cli_hub",
     "graphcl.cli_molecules",

@@ -354,12 +354,11 @@ def test_figures_are_drawn(results, tmp_path, figure):
                 config = json.loads(json.dumps(CONFIG)) | {"views": [[{"name": "identity"}], [view]]}
                 config["data"] |= {"split": "few", "per_class": budget}
                 column = "linear/clean" if figure != "curves" else f"linear/clean {budget}"
-                name = f"{one} {rate}"
-                rows += [row(name, seed=s, values=(rate, rate + s / 50), config=config, column=column) for s in (0, 1)]
+                of = {"data": "a$_$b", "config": config, "column": column}  # no formula
+                rows += [row(f"{one} {rate} $_$", seed=s, values=(rate, rate + s / 50), **of) for s in (0, 1)]
     scratch = {"config": rows[0]["config"], "baseline": "supervised", "untrained": None}
-    rows += [
-        row("supervised", values=(0.3, 0.4), column=column, **scratch) for column in {row["column"] for row in rows}
-    ]
+    columns = {row["column"] for row in rows}
+    rows += [row("supervised", data="a$_$b", values=(0.3, 0.4), column=column, **scratch) for column in columns]
     made = results(rows)
     made.figure = figure
     files = draw_report(made, tmp_path / "figures")

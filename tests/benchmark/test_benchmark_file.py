@@ -283,3 +283,11 @@ def test_a_sweep_takes_overrides_and_refuses_methods_of_one_view():
     assert {job.config.train.epochs for job in expand(made)} == {3}
     with pytest.raises(ValueError, match=r"a sweep needs a method with two views; 'dgi' takes 1"):
         sweep("dgi", "pairs")
+
+
+def test_a_mistake_in_a_sweep_is_told_in_our_words():
+    said = (
+        r"^sweep of graphcl: overrides: override 'train\.seed=3': a benchmark says this in `seeds`, a sweep by --seeds"
+    )
+    with pytest.raises(ConfigError, match=said):
+        sweep("graphcl", "pairs", overrides=["train.seed=3"])

@@ -335,6 +335,11 @@ def test_the_commands_run_list_and_report(file, monkeypatch):
     assert "subgraph + subgraph on imdb-binary, seed 0: linear-standard/clean" in printed
     code, printed = command_line("sweep", "graphcl", "--pairs", "--dry-run", "--protocol", "knn/clean")
     assert code == 0 and "subgraph + subgraph on imdb-binary, seed 0: knn/clean" in printed
+    earlier = Path("results/sweep-graphcl-imdb-binary-pairs.yaml")
+    earlier.write_text("of a finished study")
+    with pytest.raises(ValueError, match=r"unknown protocol 'nosuch'"):
+        command_line("sweep", "graphcl", "--pairs", "--protocol", "nosuch")
+    assert earlier.read_text() == "of a finished study"
 
 
 @pytest.mark.slow
