@@ -1,6 +1,7 @@
 """What every method keeps to, whatever it computes."""
 
 import copy
+import importlib
 import inspect
 import math
 from pathlib import Path
@@ -22,6 +23,7 @@ from augment import (
     Subgraph,
 )
 from graphcl.methods import METHODS
+from graphcl.methods.method import Method
 from graphcl.methods.rows import matched
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,15 @@ def test_a_method_is_found_by_its_name_everywhere(name):
         assert f"\n{line}" in inspect.getmodule(METHODS[name]).__doc__, f"{name}.py: no line {line!r}"
     assert len(text.splitlines()) <= 150, f"{name}.py is longer than a page one reads at once"
     assert set(METHODS[name].levels) <= {"node", "graph"} and METHODS[name].levels
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("graphcl/methods/*.py")), ids=lambda path: path.stem)
+def test_a_method_with_a_file_is_listed(path):
+    module = importlib.import_module(f"graphcl.methods.{path.stem}".removesuffix(".__init__"))
+    own = {value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__}
+    methods = {one for one in own if issubclass(one, Method)} - {Method}
+    missing = sorted(one.__name__ for one in methods - set(METHODS.values()))
+    assert not missing, f"{missing}: add a line to METHODS in graphcl/methods/__init__.py"
 
 
 @pytest.mark.parametrize("name", SMALL)
