@@ -142,7 +142,8 @@ def read_csv_folder(folder: Path) -> Data:
     listed = folder / ("features.csv" if features is not None else "labels.csv")
     place: dict[str, int] = {}
     if listed.is_file():
-        place = {name: i for i, name in enumerate(_named_once(_csv_rows(listed, least=2), listed))}
+        rows = _csv_rows(listed, least=2) if features is None else features
+        place = {name: i for i, name in enumerate(_named_once(rows, listed))}
     ends, values = [], []
     for line, cells in edges:
         for node in cells[:2]:
@@ -159,8 +160,8 @@ def read_csv_folder(folder: Path) -> Data:
         attr = np.concatenate([attr, attr[one_way[0] != one_way[1]]])
     x = None
     if features is not None:
-        rows = [_cells(cells[1:], f"{folder / 'features.csv'}: line {line}") for line, cells in features]
-        x = np.array(rows, dtype=np.float32)
+        numbers = [_cells(cells[1:], f"{folder / 'features.csv'}: line {line}") for line, cells in features]
+        x = np.array(numbers, dtype=np.float32)
     data = _node_data(np.concatenate([one_way, other_way], axis=1), len(place), x, attr, str(folder))
     if (folder / "labels.csv").is_file():
         data.y = _labels_csv(folder / "labels.csv", place)
