@@ -237,7 +237,7 @@ def test_a_newer_protocol_is_run_again(file, monkeypatch):
     newer = RULES["knn/clean"]._replace(id="knn/clean/999")
     monkeypatch.setitem(RULES, "knn/clean", newer)
     assert [row["version"] for row in run(path)] == [999]
-    assert [row["version"] for row in read_rows(Path("results/small.jsonl"))] == [1, 999]
+    assert [row["version"] for row in read_rows(Path("results/small.jsonl"))] == [2, 999]
 
 
 HOLDER = """
