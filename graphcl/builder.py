@@ -152,9 +152,9 @@ def check_graph(data: Data) -> None:
         if values is not None and len(values) != data.num_edges:
             raise ValueError(f"data.{name} has {len(values)} rows for {data.num_edges} edges; give one an edge")
     weight = data.get("edge_weight")
-    if weight is not None and bool((bad := ~(weight.isfinite() & (weight >= 0))).any()):
-        edge = int(bad.nonzero()[0, 0])
-        raise ValueError(f"data.edge_weight[{edge}] is {weight[edge].item()}; weights must be finite and at least 0")
+    if weight is not None and not bool(weight.isfinite().all()):
+        edge = int((~weight.isfinite()).nonzero()[0, 0])
+        raise ValueError(f"data.edge_weight[{edge}] is {weight[edge].item()}; weights must be finite")
     for name in MASKS:
         mask = data.get(name)
         if mask is not None and len(mask) != data.num_nodes:
@@ -185,6 +185,13 @@ def check(config: Config, data: Data | GraphStore) -> None:
         )
     if graphs and config.readout is None:
         raise ConfigError(f"the data is {items} graphs, but `readout` is missing; set readout=sum, mean or max")
+    weight = data.get("edge_weight") if isinstance(data, Data) else None
+    if weight is not None and config.encoder.name in ("gcn", "sage", "resgcn") and bool((weight < 0).any()):
+        edge = int((weight < 0).nonzero()[0, 0])
+        raise ConfigError(
+            f"data.edge_weight[{edge}] is {weight[edge].item()}; encoder '{config.encoder.name}' divides by sums of "
+            "weights, which must be at least 0; encoder.name=gin takes negative ones"
+        )
     if data.x is None or data.num_features == 0:
         raise ConfigError("the graphs have no node features (x); set data.features=degree, onehot_degree or ones")
 

@@ -1,6 +1,7 @@
 """Bad input, as a hostile or an unlucky user would give it: a readable message or a sound result, never nonsense."""
 
 import json
+import math
 import resource
 import warnings
 
@@ -92,7 +93,7 @@ def test_edges_that_lead_out_of_the_graph(graphcl, tmp_path, end):
         ({"edge_attr": torch.ones(3, 2)}, r"data\.edge_attr has 3 rows for 4 edges; give one an edge"),
         (
             {"edge_weight": torch.tensor([1.0, 2.0, -0.5, 1.0])},
-            r"data\.edge_weight\[2\] is -0\.5; weights must be finite",
+            r"data\.edge_weight\[2\] is -0\.5; encoder 'gcn' divides",
         ),
         ({"edge_weight": torch.tensor([1.0, torch.nan, 1.0, 1.0])}, r"data\.edge_weight\[1\] is nan"),
         ({"train_mask": torch.ones(4, dtype=torch.bool)}, r"data\.train_mask has 4 rows for 5 nodes"),
@@ -105,6 +106,13 @@ def test_graphs_at_hand_that_do_not_fit_themselves(parts, message):
         build(load_config("dgi", NODES), Data(**{"x": torch.ones(5, 3), "edge_index": ends} | parts))
     with pytest.raises(ValueError, match="data is a HeteroData, graphs of one kind"):
         build(load_config("dgi", NODES), HeteroData())
+
+
+def test_gin_takes_negative_weights():
+    ends = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    signed = Data(x=torch.rand(5, 3), edge_index=ends, edge_weight=torch.tensor([1.0, -2.0, -0.5, 1.0]))
+    run = build(load_config("dgi", ["data.split=random", "encoder={name: gin, hidden: 8}", "train.epochs=2"]), signed)
+    assert math.isfinite(fit(run, progress=False)["loss"])
 
 
 def test_integer_features_that_are_no_categories_are_numbers():

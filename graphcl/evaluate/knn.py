@@ -15,7 +15,7 @@ from graphcl.evaluate.scores import Scores, evaluate
 PROTOCOL, PLAIN_PROTOCOL = "knn-weighted/clean/2", "knn/clean/2"
 KS: tuple[int, ...] = (1, 5, 10, 20, 50)
 TIE = 1e-6  # cosines as near as this count as equal; those of equal rows differ by rounding
-BLOCK = 2**24  # similarities that are held at once
+BLOCK = 2**24  # similarities, or votes, that are held at once
 
 
 def knn(
@@ -62,13 +62,20 @@ def _votes(train: Tensor, y: Tensor, other: Tensor, ks: tuple[int, ...], tau: fl
     train, other = F.normalize(train), F.normalize(other)
     one_hot = F.one_hot(y).to(train.dtype)  # [n, K]
     ks = tuple(min(k, len(train)) for k in ks)
+    most, counted = max(ks), torch.tensor(ks) - 1
     shares = []
-    for block in other.split(max(1, BLOCK // len(train))):
+    for block in other.split(max(1, BLOCK // max(len(train), most * one_hot.shape[1]))):
         similarity = block @ train.T  # [b, n]
-        best = similarity.topk(max(ks)).values  # descending
-        weight = ((similarity - best[:, :1]) / tau).exp()  # shares need no common factor, so the nearest has 1
-        votes = torch.stack([(weight * _counted(similarity, best[:, k - 1 : k], k)) @ one_hot for k in ks])
-        shares.append(votes / votes.sum(-1, keepdim=True))
+        best, nearest = similarity.topk(min(most + 1, len(train)))  # descending
+        weight = ((best - best[:, :1]) / tau).exp()  # shares need no common factor, so the nearest has 1
+        votes = (weight[:, :, None] * one_hot[nearest])[:, :most].cumsum(1)[:, counted]  # [b, S, K]
+        behind = counted[counted + 1 < best.shape[1]]
+        tied = (best[:, behind] - best[:, behind + 1] <= TIE).any(1)  # the next one is as near as the k-th
+        if bool(tied.any()):
+            weight = ((similarity[tied] - best[tied, :1]) / tau).exp()
+            parts = [weight * _counted(similarity[tied], best[tied, k - 1 : k], k) for k in ks]
+            votes[tied] = torch.stack([part @ one_hot for part in parts], dim=1)
+        shares.append((votes / votes.sum(-1, keepdim=True)).transpose(0, 1))
     return torch.cat(shares, dim=1) if shares else other.new_zeros(len(ks), 0, one_hot.shape[1])
 
 
