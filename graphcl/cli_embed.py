@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +94,10 @@ def embed(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help=".npz or .parquet; of a molecule file .csv or .parquet", show_default=False
+            "--output",
+            "-o",
+            help=".npz or .parquet; of a molecule file .csv or .parquet, with a row for each of its rows",
+            show_default=False,
         ),
     ],
     data: Annotated[str | None, typer.Option("--data", help="other data than the run's: a name or a path")] = None,
@@ -126,12 +128,6 @@ def embed(
             if molecules is None and (smiles is not None or ids is not None or strict):
                 raise ValueError("--smiles, --id and --strict are for molecule files; leave them out here")
             embed_data(model, output, data, threads, precision, smiles, ids)
-            if molecules is not None:
-                warnings.warn(
-                    f"{output}: rows of {molecules.name} that are no molecules, if there are any, are left out; .csv "
-                    "and .parquet have a row for every row, with the reason",
-                    stacklevel=1,
-                )
             return
         check_output(output)
         encoder, smiles, ids = load_pretrained(model), smiles or own_smiles, ids or own_ids

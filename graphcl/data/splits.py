@@ -67,9 +67,8 @@ def few_split(y: Tensor, per_class: int, seed: int, repeats: int = 1, val: int =
             )
     left = sum(counts) - per_class * len(present)
     if left < 2:
-        raise ValueError(
-            f"per_class={per_class} leaves {left} rows for validation and test; set a smaller data.per_class"
-        )
+        way = "set a smaller data.per_class" if per_class > 1 else "label more rows"
+        raise ValueError(f"per_class={per_class} leaves {left} rows for validation and test; {way}")
     if left < val + test:
         val = max(left // 3, 1)
         test = left - val

@@ -4,6 +4,8 @@ import pytest
 
 from augment import _native
 
+pytest.register_assert_rewrite("view_contract")
+
 
 @pytest.fixture
 def torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from device_guards import device_clean, to_meta
 from hypothesis import given, settings
-from test_contract import assert_same
 from torch import Tensor
 from torch_geometric.data import Batch, Data
+from view_contract import assert_same
 
 from augment import DropNodes, Identity, MaskAttributes, OneOf, PerturbEdges, PPRDiffusion, Subgraph, join
 

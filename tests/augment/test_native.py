@@ -9,9 +9,9 @@ import networkx as nx
 import pytest
 import torch
 from hypothesis import given, settings
-from test_contract import assert_same
 from torch import Tensor
 from torch_geometric.data import Batch, Data
+from view_contract import assert_same
 
 from augment import DropNodes, MaskAttributes, PerturbEdges, Subgraph, _native
 from augment._plan import Plan, carried_out

@@ -105,8 +105,10 @@ def test_few_mistakes():
         ValueError, match=r"class 2 has 3 labelled rows, per_class=4 needs more; set a smaller data\.per_class"
     ):
         few_split(y, 4, 0)
-    with pytest.raises(ValueError, match="per_class=3 leaves 1 rows"):
+    with pytest.raises(ValueError, match=r"per_class=3 leaves 1 rows .*; set a smaller data\.per_class"):
         few_split(torch.tensor([0, 0, 0, 0]), 3, 0)
+    with pytest.raises(ValueError, match=r"per_class=1 leaves 0 rows .*; label more rows"):
+        few_split(torch.tensor([0, 1]), 1, 0)
     with pytest.raises(ValueError, match="needs one class a row"):
         few_split(torch.rand(5, 2), 1, 0)
     with pytest.raises(ValueError, match=r"all 5 are unknown \(-1\)"):
