@@ -111,9 +111,7 @@ def category_rows(value: Tensor, shape: Sequence[int], category: int | Sequence[
     ids = [category] if isinstance(category, int) else list(category)
     width = 1 if value.dim() == 1 else value.size(-1)
     if len(ids) not in (1, width) or (len(ids) == 1 and width > 1 and not isinstance(category, int)):
-        raise ValueError(
-            f"category has {len(ids)} ids, {name} has {width} columns; give one id, or one for each column"
-        )
+        raise ValueError(f"category has {len(ids)} ids, {name} has {width} columns; give one id for each column")
     limits = torch.iinfo(value.dtype)
     if not all(limits.min <= i <= limits.max for i in ids):
         raise ValueError(f"category {category!r} does not fit into {name} of type {value.dtype}; widen {name} first")

@@ -232,7 +232,7 @@ def tune(
         kept = kept or predictor
         best[name] = found.epochs
         scored = rows_of(name, found, metric, assay.ogb if scored_by_ogb(assay) else None)
-        if settings.patience is not None:
+        if found.stopped:
             scored[0]["rule"] = STOPPED
         rows += scored
         measures = [metric, *(other for other in alike(metric) if other != metric)]
@@ -350,19 +350,23 @@ def markdown(report: dict[str, Any]) -> str:
     labels = [f"{kinds}: {said(numbers)}." for numbers in report["counts"].values()]
     each = table_of_targets(report, shown, HEADS)
     in_units = report["kind"] == "regression" and len(report["targets"]) > 1
+    seeds = len(report["seeds"])
+    over = f"mean ± standard deviation over {seeds} seeds of the training" if seeds > 1 else "of one training"
+    kept = "The saved model is the ensemble. In predictions.csv uncertainty is the standard deviation over its members,"
+    if seeds == 1:
+        kept = "The saved model is one training. In predictions.csv uncertainty is empty, as that takes several seeds;"
     paragraphs = [
         f"# {several(report['targets'])} of {report['assay']}",
         f"{report['kind'].capitalize()}, {report['molecules']:,} molecules ({report['rejected']:,} rows are none), "
         f"{how} split: {parts}.",
         *(labels if len(labels) == 1 else []),
         *([f"Left out, as the split cannot teach or score them: {several(left_out)}."] if left_out else []),
-        f"Scores on test, mean ± standard deviation over {len(report['seeds'])} seeds of the training on one split:",
+        f"Scores on test, {over} on one split:",
         "\n".join(lines),
         *(["Errors are means over the targets, each in its own unit; look at the targets one by one."] * in_units),
         *(["By target, the epoch that is best on validation:", "\n".join(each)] if each else []),
         *([told_of_ogb(report["ogb"])] if report["ogb"] else []),
-        "The saved model is the ensemble. In predictions.csv the uncertainty is the standard deviation over its "
-        "members, similarity the highest Tanimoto similarity to a training molecule (Morgan fingerprints, radius 2).",
+        f"{kept} similarity is the highest Tanimoto similarity to a training molecule (Morgan fingerprints, radius 2).",
         f"Settings: {settings}.",
     ]
     return "\n\n".join(paragraphs) + "\n"

@@ -23,12 +23,19 @@ from graphcl.data.sources import load_data
 from graphcl.data.splits import Split, make_splits
 from graphcl.data.store import GraphStore
 from graphcl.encoders import ENCODERS, Readout
+from graphcl.encoders.molecule_inputs import FEATURES
 from graphcl.methods import METHODS
+from graphcl.methods.attribute_masking import MASKED
 from graphcl.methods.method import Method, View
 from graphcl.read_config import load_config, run_config
 from graphcl.state import Run
 
 MASKS = ("train_mask", "val_mask", "test_mask")
+HIDES = {  # settings of views that say what hidden rows become, and the attribute that has the rows
+    "mask_attributes": {"category": "x"},
+    "mask_edge_attributes": {"category": "edge_attr"},
+    "mask_atoms": {"atom": "x", "bond": "edge_attr"},
+}
 
 
 def build(config: Config, data: Data | GraphStore | Sequence[Data] | None = None) -> Run:
@@ -218,7 +225,7 @@ def make_method(config: Config, data: Data | GraphStore, num_items: int | None =
     method = METHODS[config.method.name]
     takes = inspect.signature(method).parameters
     graphs = isinstance(data, GraphStore)
-    views = [make_view(view) for view in config.views]
+    views = [make_view(view, getattr(config.encoder, "features", None)) for view in config.views]
     parts: dict[str, Any] = {
         "encoder": make_encoder(config.encoder, data),
         "readout": Readout(config.readout) if graphs and config.readout else None,
@@ -239,15 +246,28 @@ def make_encoder(config: Strict, data: Data | GraphStore) -> nn.Module:
     return encoder(data.num_features, **settings(config)) if encoder.takes_in_dim else encoder(**settings(config))
 
 
-def make_view(transforms: tuple[Strict, ...]) -> View:
-    """One view from its transforms."""
+def make_view(transforms: tuple[Strict, ...], features: str | None = None) -> View:
+    """One view from its transforms.  features: the columns that a molecule encoder reads."""
     made = []
     for config in transforms:
         values = settings(config)
         if "views" in values:  # OneOf
-            values["views"] = [make_view((choice,)) for choice in config.views]  # type: ignore[attr-defined]
+            values["views"] = [make_view((choice,), features) for choice in config.views]  # type: ignore[attr-defined]
+        for key, name in HIDES.get(config.name, {}).items():  # type: ignore[attr-defined]
+            if features is not None:
+                values[key] = reserved(values[key], name, features)
         made.append(AUGMENTATIONS[config.name](**values))  # type: ignore[attr-defined]
     return made[0] if len(made) == 1 else Compose(made)
+
+
+def reserved(category: Any, name: str, features: str) -> Any:
+    """The masked atom (119) or bond (5), of the attribute `name`, as the encoder has it in each column of `features`.
+
+    Alone or with the 0 of the 2 + 2 features it becomes one id for each column; another category stays.
+    """
+    columns = FEATURES[features].atoms if name == "x" else FEATURES[features].bonds
+    ids = MASKED[name][len(columns)]
+    return ids if category in (ids[0], (ids[0], 0)) else category
 
 
 def settings(config: Strict) -> dict[str, Any]:

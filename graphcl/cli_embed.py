@@ -189,8 +189,7 @@ def embed_data(
         find(data)
     from graphcl.read_config import find_pretrained, pretrained_names, run_config
 
-    shipped = not Path(model).exists() and model in pretrained_names()
-    folder = find_pretrained(model) if shipped else Path(model)
+    folder = find_pretrained(model) if model in pretrained_names() else Path(model)
     alone = (folder / "config.json").is_file()
     if alone and data is None:
         raise ValueError(f"{model!r} has no data of its own; give a molecule file, or --data with a name or a path")

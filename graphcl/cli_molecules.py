@@ -54,7 +54,7 @@ def finetune(
     assay: Annotated[
         str,
         typer.Argument(
-            help=".csv, .smi, .sdf (also .gz) or .parquet; or a set of OGB by its name, ogbg-mol...", show_default=False
+            help=".csv, .sdf (also .gz) or .parquet; or a set of OGB by its name, ogbg-mol...", show_default=False
         ),
     ],
     target: Annotated[

@@ -254,7 +254,7 @@ def pretrain(estimator: Estimator, config: Config, data: Data | GraphStore, mole
             "graphcl.build and graphcl.fit"
         )
     features = estimator.features or ("degree" if data.num_features == 0 else "given")
-    scaled = config.data.normalize and features == "given"
+    scaled = config.data.normalize and features == "given" and not molecules  # categories have no scale
     data = featured(data, features, scaled)
     config = config.model_copy(update={"data": DataConfig(name="X", batch_size=config.data.batch_size)})
     with torch.random.fork_rng(range(torch.cuda.device_count())):

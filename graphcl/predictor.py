@@ -62,6 +62,7 @@ class Ensembled(NamedTuple):
     together: Judged  # the mean of the members' predictions
     epochs: list[int]  # of each member, the one that was best on validation, from 1
     tested: dict[Literal["last", "clean"], Tensor]  # by rule [members, t, T], predictions for the rows of test, float64
+    stopped: bool  # whether patience ended one of them before its last epoch
 
 
 class Predictor(nn.Module):
@@ -216,7 +217,8 @@ def train_predictor(
         "clean": torch.stack([predictor.read_out(one.best_out[val:]).cpu() for one in trained]),
     }
     scores = by_rule(trained, metric, named=not settings.freeze)
-    return predictor, Ensembled(scores, _together(trained, task), [one.best + 1 for one in trained], tested)
+    best, stopped = [one.best + 1 for one in trained], any(len(one.epochs) < settings.epochs for one in trained)
+    return predictor, Ensembled(scores, _together(trained, task), best, tested, stopped)
 
 
 def _together(trained: Sequence[Trained], task: Task) -> Judged:
@@ -224,7 +226,7 @@ def _together(trained: Sequence[Trained], task: Task) -> Judged:
     out = torch.stack([one.best_out.double() for one in trained])  # [members, v + t, width]
     if isinstance(task, Classes):
         one_task = task.tasks.shape[1] == 1
-        out = out.softmax(2).mean(0).log() if one_task else out.sigmoid().mean(0).logit(eps=1e-12)
+        out = out.log_softmax(2).logsumexp(0) if one_task else out.sigmoid().mean(0).logit(eps=1e-12)
     else:
         out = out.mean(0)
     return task.judge(out, also=True)

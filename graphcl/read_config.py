@@ -106,9 +106,12 @@ def pretrained_names() -> list[str]:
 def find_pretrained(name: str | Path) -> Path:
     """Folder of a pretrained encoder: a shipped name, a folder of `save_pretrained`, or a run folder."""
     folder, shipped = Path(name).expanduser(), pretrained_names()
+    own = (folder / "config.json").is_file() or (folder / "config.yaml").is_file()
     if str(name) in shipped:
+        if own:
+            raise ConfigError(f"{name} ships with graphcl, and is a folder here; for the folder write ./{name}")
         return _pretrained() / str(name)
-    if (folder / "config.json").is_file() or (folder / "config.yaml").is_file():
+    if own:
         return folder
     if (folder / "predictor.json").is_file():
         raise ConfigError(
@@ -157,12 +160,12 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     overrides = list(overrides)
     for override in sorted(overrides, key=lambda text: text.partition("=")[0] not in {"encoder.name", "method.name"}):
         _apply(values, override)
-        key, _, name = override.partition("=")
-        kind = key.removesuffix(".name")
-        if key in {"encoder.name", "method.name"} and name in models(kind):
-            values[kind] = {
-                field: values[kind][field] for field in values[kind] if field in models(kind)[name].model_fields
-            }
+        key = override.partition("=")[0]
+        if key in {"encoder.name", "method.name"}:
+            kind = key.removesuffix(".name")
+            named = models(kind).get(str(values[kind]["name"]))
+            if named is not None:
+                values[kind] = {field: value for field, value in values[kind].items() if field in named.model_fields}
     return parse_config(values, str(path), overrides)
 
 

@@ -52,11 +52,12 @@ class Run:
 
 @dataclass
 class Place:
-    """How far a run is: optimizer steps and epochs done, and batches done of the epoch under way."""
+    """How far a run is: optimizer steps and epochs done, batches done of the epoch under way, seconds of training."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
+    seconds: float = 0.0  # checkpoints of earlier versions do not have it
 
 
 def open_folder(folder: Path, resume: bool, fabric: Fabric) -> dict[str, Any] | None:

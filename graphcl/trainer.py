@@ -75,7 +75,7 @@ def fit(run: Run, folder: Path | str | None = None, *, resume: bool = False, pro
         place = restore(state, method, optimizers, log, fabric)
     needs_means = type(method).after_epoch is not Method.after_epoch  # else the values can wait on the device
 
-    begun, items = time.perf_counter(), 0
+    begun, items, before = time.perf_counter(), 0, place.seconds
     unit = "nodes" if isinstance(run.data, Data) else "graphs"
     with (
         closing(log),
@@ -102,6 +102,7 @@ def fit(run: Run, folder: Path | str | None = None, *, resume: bool = False, pro
                 log.add(head, parts, place.batch, batches)
 
                 place.step, place.batch = place.step + 1, place.batch + len(batches)
+                place.seconds = before + time.perf_counter() - begun
                 method.after_step(place.step / total)
                 if ended := place.batch >= length:
                     place.epoch, place.batch = place.epoch + 1, 0
@@ -139,7 +140,8 @@ def fit(run: Run, folder: Path | str | None = None, *, resume: bool = False, pro
         setting: dict[str, Any] = {"seed": train.seed, "precision": train.precision, "processes": fabric.world_size}
         setting["num_features"] = run.data.num_features  # so that the encoder can be made without the data
         setting["level"] = "node" if isinstance(run.data, Data) else "graph"  # and whether with its readout
-        write_environment(folder, device=str(fabric.device), **setting, **summary)
+        whole = summary | {"seconds": before + seconds}  # of all calls
+        write_environment(folder, device=str(fabric.device), **setting, **whole)
     fabric.barrier()
     return summary
 

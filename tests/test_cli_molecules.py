@@ -228,11 +228,11 @@ def test_regression_from_scratch_frozen_and_several_targets(run, place, monkeypa
         "starts_of",
         lambda model, *, scratch, features: {"from scratch": load_pretrained("small").config},
     )
-    settings = ["--frozen", "--patience", "3", "--layer-decay", "0.5", "--precision", "bf16-mixed"]
+    settings = ["--frozen", "--patience", "3", "--precision", "bf16-mixed"]
     code, text = run("finetune", "none", "assay.csv", "--target", "size", "-o", "sizes", *SHORT, *settings)
     assert code == 0, text
     assert "regression of size" in text and "RMSE" in text and "MAE" in text and "ECFP4 + ridge" in text
-    assert "(%)" not in text and "last epoch before --patience stopped it" in text and "paper" not in text
+    assert "(%)" not in text and "paper: last epoch" in text and "patience" not in text  # it stopped nothing
     rows = read(place / "sizes" / "predictions.csv")
     assert [row["id"] for row in rows] == [f"m{row:03}" for row in range(120)]
     assert rows[10]["size"] == "" and rows[10]["size_predicted"]  # no label, but a prediction
@@ -249,6 +249,17 @@ def test_regression_from_scratch_frozen_and_several_targets(run, place, monkeypa
         *("size", "num", "size_predicted", "size_uncertainty", "num_predicted", "num_uncertainty"),
         *("similarity", "reason"),
     ]
+
+
+def test_stopped_early_and_with_one_seed_the_report_says_so(run, place):
+    still = ["--lr", "1e-12", "--layer-decay", "0.5", "--epochs", "3", "--patience", "1", "--seeds", "1", "--quiet"]
+    code, text = run("finetune", "small", "assay.csv", "--target", "p_np", "--split", "random", "-o", "one", *still)
+    assert code == 0, text
+    assert "last epoch before --patience stopped it" in text and "paper" not in text
+    page = (place / "one" / "report.md").read_text(encoding="utf-8")
+    assert "Scores on test, of one training on one split:" in page and "±" not in page
+    assert "The saved model is one training. In predictions.csv uncertainty is empty" in page
+    assert {row["p_np_uncertainty"] for row in read(place / "one" / "predictions.csv")} == {""}
 
 
 def test_a_model_is_replaced_only_when_told_and_other_folders_never(run, tuned, place):

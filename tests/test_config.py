@@ -72,6 +72,13 @@ def test_bad_overrides(override, match):
     assert match in str(caught.value)
 
 
+def test_another_encoder_inherits_only_what_it_has():
+    assert "out" in load_config("pcl").encoder.model_dump()
+    for name in ("molecule_gin", '"molecule_gin"'):  # JSON is YAML too
+        config = load_config("pcl", ["encoder.hidden=16", f"encoder.name={name}"])
+        assert (config.encoder.name, config.encoder.hidden) == ("molecule_gin", 16)
+
+
 def test_a_mistake_is_told_where_it_was_made(tmp_path):
     for overrides, said in (
         (["train.epochs=-1"], "override 'train.epochs=-1': train: epochs: input should be greater than 0"),

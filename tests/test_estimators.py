@@ -184,6 +184,13 @@ def test_smiles_get_a_molecular_encoder_under_any_config():
     assert pretraining_config(params, ("quickstart-molecules", {}), molecules=True).encoder.name == "gin"
 
 
+@pytest.mark.parametrize("name", sorted(name for name in METHODS if "graph" in METHODS[name].levels))
+def test_every_method_for_graphs_takes_smiles(name):
+    settings = {"pcl": {"method.queue": 8, "method.clusters": [2]}, "moco": {"method.queue": 8}}.get(name)
+    z = GraphEmbedder(name, **SMALL | {"epochs": 1}, settings=settings).fit_transform(SMILES)
+    assert z.shape == (10, 16) and np.isfinite(z).all()
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

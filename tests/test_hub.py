@@ -1,6 +1,7 @@
 """Pretrained encoders as folders: what goes in comes out, and what is wrong is named."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -246,6 +247,14 @@ def test_an_unknown_name_says_what_there_is(tmp_path):
         load_pretrained("nothing")
     with pytest.raises(ConfigError, match="no pretrained encoder"):
         load_pretrained(tmp_path)
+
+
+def test_a_folder_that_has_a_shipped_name_is_not_mistaken_for_it(saved, tmp_path, monkeypatch):
+    shutil.copytree(saved[0], tmp_path / "graphcl-zinc250k")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"ships with graphcl, and is a folder here; .* write \./graphcl-zinc250k"):
+        load_pretrained("graphcl-zinc250k")
+    assert load_pretrained("./graphcl-zinc250k").config == load_pretrained(saved[0]).config
 
 
 def test_a_card_is_written_anew_without_touching_the_weights(saved):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,8 @@ def assert_same_runs(one: Path, two: Path) -> None:
     assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
     states = [load_checkpoint(folder / "checkpoints")[1] for folder in (one, two)]
+    for state in states:
+        assert state["place"].pop("seconds") > 0  # time alone is not the same
     assert_same(*states)
 
 
@@ -119,6 +122,14 @@ def test_cut_and_resumed_equals_never_cut(tmp_path, settings, after):
     else:
         fit(small_run(**SETTINGS[settings]), tmp_path / "cut", resume=True, progress=False)
     assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_seconds_of_all_calls_are_kept(tmp_path):
+    cut_run(11, tmp_path, Momentum)
+    before = load_checkpoint(tmp_path / "checkpoints")[1]["place"]["seconds"]
+    last = fit(small_run(), tmp_path, resume=True, progress=False)["seconds"]
+    found = json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))["seconds"]
+    assert found == pytest.approx(before + last) and min(before, last) > 0
 
 
 @pytest.mark.parametrize("name", list(METHODS))

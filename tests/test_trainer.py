@@ -157,7 +157,8 @@ def test_the_means_are_those_of_the_epoch(tmp_path):
 def test_max_steps_ends_the_run(tmp_path):
     summary = fit(small_run(train__max_steps=7), tmp_path, progress=False)
     assert summary["steps"] == 7 and summary["epochs"] == 1 and len(lines(tmp_path)) == 7
-    assert load_checkpoint(tmp_path / "checkpoints")[1]["place"] == {"step": 7, "epoch": 1, "batch": 2}
+    place = load_checkpoint(tmp_path / "checkpoints")[1]["place"]
+    assert place.items() >= {"step": 7, "epoch": 1, "batch": 2}.items()
 
 
 def test_equal_seeds_give_equal_runs_and_others_do_not():
@@ -317,7 +318,8 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path, number):
     with pytest.raises(Stopped, match="stopped at step 8; go on with --resume") as caught:
         fit(small_run(lambda: Interrupted(8, number)), tmp_path, progress=False)
     assert caught.value.step == 8 and signal.getsignal(number) is before
-    assert load_checkpoint(tmp_path / "checkpoints")[1]["place"] == {"step": 8, "epoch": 1, "batch": 3}
+    place = load_checkpoint(tmp_path / "checkpoints")[1]["place"]
+    assert place.items() >= {"step": 8, "epoch": 1, "batch": 3}.items()
     assert len(lines(tmp_path)) == 8 and not (tmp_path / "model.safetensors").exists()
     assert fit(small_run(Regression), tmp_path, resume=True, progress=False)["steps"] == 20
 

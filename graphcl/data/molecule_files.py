@@ -29,7 +29,7 @@ from torch import Tensor
 
 from graphcl.data.cache import cached, store_place
 from graphcl.data.molecules import CHUNK, PARSER, MoleculeFeatures, Rejected, in_processes, refuse_none, store_of
-from graphcl.data.sdf import properties, records, smiles_of
+from graphcl.data.sdf import LATIN1, properties, records, smiles_of
 from graphcl.data.store import GraphStore
 from graphcl.process import usable_cores
 
@@ -181,8 +181,9 @@ def _csv_rows(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
             blank.clear()
             if len(cells) != len(header):
                 reason = f"{len(cells)} cells, the header has {len(header)}"
-                short = ids is not None and ids < len(cells) < len(header)  # what is there is in its place
-                name = cells[ids].strip() or None if short and ids is not None else None
+                # What a short row has is in its place, in a long one the first cell.
+                placed = ids is not None and (ids < len(cells) < len(header) or ids == 0)
+                name = cells[ids].strip() or None if placed and ids is not None else None
                 yield _Row(begins, "", name, [math.nan] * len(targets), reason)
                 continue
             labels = [_number(cells[column], begins, header[column]) for column in targets]
@@ -270,7 +271,7 @@ def _sdf(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
     names = (*wanted.targets, *(() if wanted.ids is None else (wanted.ids,)))
     seen: dict[str, None] = {}
     line = 1
-    for record in records(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")):
+    for record in records(io.TextIOWrapper(file, encoding="utf-8-sig", errors=LATIN1)):
         begins, line = line, line + len(record)
         if not "".join(record).strip("$ \t\r\n"):
             continue

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from rdkit import Chem, rdBase
+
+LATIN1 = "graphcl.latin1"  # how to decode a file: what is no UTF-8 as Latin-1, which many older programs write
+
+
+def _as_latin1(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error(LATIN1, _as_latin1)
 
 
 def records(lines: Iterable[str]) -> Iterator[list[str]]:

@@ -160,8 +160,9 @@ def make_splits(
     """Splits as the config names them; `repeats` draws (random, few, random_scaffold, scaffold_rate) or folds (kfold,
     rate).
 
-    public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part,
-    but for the scaffold splits, which have all. Draw i under random_scaffold and scaffold_rate has the seed `seed` + i,
+    public and scaffold are fixed: they give what there is, whatever `repeats` says. Only rows with a label take part;
+    the scaffold splits are drawn over all molecules, and of one target those that it has no label for are left out
+    then, unless it has none at all. Draw i under random_scaffold and scaffold_rate has the seed `seed` + i,
     so seeds must be `repeats` apart to share none.
     rate: share of the training rows that rate and scaffold_rate keep, of each class where there is one a row.
     ratios: shares for training, validation and test; None: 10/10/80 under random, as node classification has it, and
@@ -192,8 +193,8 @@ def make_splits(
 
         shares = ratios or (0.8, 0.1, 0.1)
         if kind == "random_scaffold":
-            return [random_scaffold_split(source.smiles, seed + i, shares) for i in range(repeats)]
-        train, val, test = scaffold_split(source.smiles, shares)
+            return [_measured(random_scaffold_split(source.smiles, seed + i, shares), source.y) for i in range(repeats)]
+        train, val, test = _measured(scaffold_split(source.smiles, shares), source.y)
         if kind == "scaffold":
             return [Split(train, val, test)]
         if source.y is None:
@@ -215,6 +216,13 @@ def make_splits(
     raise ValueError(
         f"unknown split {kind!r}; known: public, random, few, scaffold, random_scaffold, scaffold_rate, kfold, rate"
     )
+
+
+def _measured(split: Split, y: Tensor | None) -> Split:
+    """Of one target the rows with a label, if there are any; of several all rows."""
+    if y is None or y.dim() > 1 or not bool((known := _labelled(y.cpu())).any()):
+        return split
+    return Split(*(rows[known[rows]] for rows in split))
 
 
 def _labelled(y: Tensor) -> Tensor:

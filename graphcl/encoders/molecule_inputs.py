@@ -115,8 +115,13 @@ def check_codes(codes: Tensor | None, name: str, columns: dict[str, int], featur
         or codes.dtype == torch.bool
     ):
         got = "nothing" if codes is None else f"{codes.dtype} of shape {tuple(codes.shape)}"
+        width = codes.size(1) if codes is not None and codes.dim() == 2 else 0
+        part = "atoms" if name == "x" else "bonds"
+        other = [key for key, known in FEATURES.items() if width == len(getattr(known, part)) and key != features]
+        integers = codes is not None and not codes.is_floating_point()
+        way = f"encoder.features={other[0]} reads these; or " if other and integers else ""
         raise ValueError(
             f"molecule encoders with features={features!r} read {name} as {len(columns)} integer columns "
-            f"({', '.join(columns)}), got {got}; read molecules from SMILES with data.features="
+            f"({', '.join(columns)}), got {got}; {way}read molecules from SMILES with data.features="
             f"{FEATURES[features].setting}, or use the encoder gin for other graphs"
         )

@@ -197,10 +197,10 @@ def mean_on_val(values: list[Tensor], metric: str, where: str) -> Tensor:
     """Mean [S] over the tasks' validation scores, each [S]; a task that validation cannot score (NaN) has no say."""
     over_tasks = torch.stack(values).nanmean(0)
     if over_tasks.isnan().all():
-        raise ValueError(
-            f"{where}: the validation rows are all of one class, so {metric} cannot choose the setting; "
-            "use metric='accuracy' or another split"
-        )
+        found, way = "are all of one class", "use metric='accuracy' or another split"
+        if metric not in RANKED:
+            found, way = "have no label of a task that counts", "use another split"
+        raise ValueError(f"{where}: the validation rows {found}, so {metric} cannot choose the setting; {way}")
     return over_tasks
 
 

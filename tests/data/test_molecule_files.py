@@ -180,7 +180,7 @@ def test_lines_are_those_of_the_file(tmp_path):
     assert rows(write(tmp_path, text), ids="id") == [
         (0, 2, "CC", "a\nb", None),
         (1, 4, "", None, None),
-        (2, 5, "", None, "3 cells, the header has 2"),
+        (2, 5, "", "c", "3 cells, the header has 2"),
         (3, 6, "CO", "d", None),
     ]
     pq.write_table(pa.table({"smiles": ["CC", None, "O"], "id": [7, None, 9]}), tmp_path / "a.parquet")
@@ -226,6 +226,21 @@ def test_records_of_an_sdf_that_are_no_molecules_keep_their_place(tmp_path):
     assert np.array_equal(block.y[:, 0], np.float32([math.nan, 3, math.nan, math.nan]), equal_nan=True)
     with pytest.raises(ValueError, match=r"a\.sdf: smiles='s' names a column, but a \.sdf holds the structures"):
         next(read_blocks(path, smiles="s"))
+
+
+def test_titles_of_an_sdf_that_are_no_utf8_are_latin1(tmp_path):
+    block = Chem.MolToMolBlock(Chem.MolFromSmiles("CCO"))
+    for encoding in ("utf-8", "latin-1"):
+        (tmp_path / "a.sdf").write_bytes(f"éther{block}> <dose µM>\n3\n\n$$$$\n".encode(encoding))
+        (found,) = read_blocks(tmp_path / "a.sdf", targets=["dose µM"])
+        assert (found.smiles, found.ids, found.y.tolist()) == (["CCO"], ["éther"], [[3.0]])
+
+
+def test_a_row_of_too_many_cells_keeps_an_id_that_stands_first(tmp_path):
+    (found,) = read_blocks(write(tmp_path, "n,smiles\na,CC\nb,CC,(dimer)\n"), ids="n")
+    assert found.ids == ["a", "b"] and found.smiles == ["CC", ""] and "3 cells" in found.reasons[1]
+    (found,) = read_blocks(write(tmp_path, "smiles,n\nCC,a\nCC,(dimer),b\n"), ids="n")
+    assert found.ids == ["a", None]
 
 
 def test_a_file_is_read_as_far_as_it_is_asked_for(tmp_path):

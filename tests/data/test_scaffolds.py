@@ -138,3 +138,20 @@ def test_shares_of_a_split():
         make_splits(store, "random", ratios=(0.8, 0.1, 0.2))
     with pytest.raises(ValueError, match=r"data\.split=random_scaffold needs molecules \(SMILES\)"):
         make_splits(store._like(smiles=None), "random_scaffold")
+
+
+@pytest.mark.parametrize("kind", ["scaffold", "random_scaffold", "scaffold_rate"])
+def test_of_one_target_rows_without_a_label_are_left_out_of_the_parts(kind):
+    smiles = [RINGS[i % 9] + "C" * (i // 9) + RINGS[i % 8] for i in range(120)]
+    store, _ = molecules_to_store(smiles)
+    store.y = torch.arange(120) % 2
+    (whole,) = make_splits(store, kind, rate=1.0)
+    for y, unknown in ((store.y.clone(), -1), (store.y.float(), float("nan"))):
+        y[::7] = unknown
+        store.y = y
+        (found,) = make_splits(store, kind, rate=1.0)
+        for part, known in zip(whole, found, strict=True):
+            assert known.tolist() == [row for row in part.tolist() if row % 7]
+    if kind != "scaffold_rate":
+        store.y = torch.full((120,), -1)  # no labels at all: a corpus
+        assert all(torch.equal(a, b) for a, b in zip(make_splits(store, kind)[0], whole, strict=True))

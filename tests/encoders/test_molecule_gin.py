@@ -184,7 +184,10 @@ def test_unknown_categories_are_named():
     [
         ({"x": None}, r"read x as 2 integer columns \(atom, chirality\), got nothing; .* the encoder gin"),
         ({"x": torch.zeros(8, 2)}, r"read x as .*, got torch\.float32 of shape \(8, 2\)"),
-        ({"x": torch.zeros(8, 9, dtype=torch.long)}, r"read x as .*, got torch\.int64 of shape \(8, 9\)"),
+        (
+            {"x": torch.zeros(8, 9, dtype=torch.long)},
+            r"read x as .*, got torch\.int64 of shape \(8, 9\); encoder\.features=ogb reads these; or read molecules",
+        ),
         ({"x": torch.zeros(8, dtype=torch.long)}, r"read x as .*, got torch\.int64 of shape \(8,\)"),
         ({"edge_attr": None}, r"read edge_attr as 2 integer columns \(bond, direction\), got nothing"),
         ({"edge_attr": torch.zeros(10, 2)}, r"read edge_attr as .*, got torch\.float32 of shape \(10, 2\)"),

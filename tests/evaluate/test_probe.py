@@ -240,6 +240,9 @@ def test_a_task_that_validation_cannot_score_has_no_say(probe):
     y[split.val] = 1.0
     with pytest.raises(ValueError, match=r"validation rows are all of one class.*use metric='accuracy'"):
         probe(z, y, split, metric="roc_auc")
+    y[split.val] = float("nan")
+    with pytest.raises(ValueError, match=r"validation rows have no label of a task that counts.*; use another split$"):
+        probe(z, y, split, metric="accuracy")
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
