@@ -107,12 +107,12 @@ def find_pretrained(name: str | Path) -> Path:
     """Folder of a pretrained encoder: a shipped name, a folder of `save_pretrained`, or a run folder."""
     folder, shipped = Path(name).expanduser(), pretrained_names()
     own = (folder / "config.json").is_file() or (folder / "config.yaml").is_file()
-    if str(name) in shipped:
-        if own:
-            raise ConfigError(f"{name} ships with graphcl, and is a folder here; for the folder write ./{name}")
-        return _pretrained() / str(name)
+    if own and isinstance(name, str) and name in shipped:
+        raise ConfigError(f"{name} ships with graphcl, and is a folder here; for the folder write ./{name}")
     if own:
         return folder
+    if str(name) in shipped:
+        return _pretrained() / str(name)
     if (folder / "predictor.json").is_file():
         raise ConfigError(
             f"{folder} is a fine-tuned model, not an encoder; predict with it: graphcl predict {folder} FILE"

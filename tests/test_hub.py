@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,7 +255,8 @@ def test_a_folder_that_has_a_shipped_name_is_not_mistaken_for_it(saved, tmp_path
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"ships with graphcl, and is a folder here; .* write \./graphcl-zinc250k"):
         load_pretrained("graphcl-zinc250k")
-    assert load_pretrained("./graphcl-zinc250k").config == load_pretrained(saved[0]).config
+    for name in ("./graphcl-zinc250k", Path("graphcl-zinc250k")):
+        assert load_pretrained(name).config == load_pretrained(saved[0]).config
 
 
 def test_a_card_is_written_anew_without_touching_the_weights(saved):
