@@ -102,6 +102,20 @@ def test_contract_on_any_batch_in_torch_alone(name, torch_alone, batch, seed):
     test_contract_on_any_batch.hypothesis.inner_test(name, batch, seed)
 
 
+def test_edges_sorted_both_ways_after_the_first_view_stay_sorted_by_target(torch_alone):
+    """As hypothesis found it: sorted by source alone, then by both once a node is gone, then new edges are added."""
+    edges = torch.tensor([[0, 3, 4, 4, 8, 12, 12], [1, 0, 4, 4, 5, 9, 12]])
+    case, found = CASES["compose of one_of"], set()
+    for seed in range(60):
+        batch = Batch.from_data_list([Data(x=torch.ones(13, 1), edge_index=edges)])
+        first, second = case.make(graphs.generator(seed)).views
+        between = first(batch)
+        out, by = second(between), "target" if is_sorted(between, "target") else "source"
+        assert is_sorted(between, "source") and is_sorted(out, by)
+        found.add(by)
+    assert found == {"source", "target"}
+
+
 @on_each_view
 @pytest.mark.parametrize("by", ["source", "target"])
 def test_sorted_edges_stay_sorted(name, by):
