@@ -243,10 +243,10 @@ def staleness(entry: Entry) -> list[str]:
 # --- Markdown and CSV -------------------------------------------------------------------------------------------------
 
 
-def markdown(report: Report) -> str:
-    """All tables, and what is missing or failed."""
+def markdown(report: Report, *, fold: bool = False) -> str:
+    """All tables, and what is missing or failed.  fold: the tests of each are hidden behind a line to click on."""
     parts = [report.about] if report.about else []
-    parts += [table(report, *each) for each in report.tables]
+    parts += [table(report, *each, fold=fold) for each in report.tables]
     failed = [row for row in report.rows if "error" in row]
     if failed:
         lines = [
@@ -266,8 +266,8 @@ def _error(row: Row) -> str:
     return f"{row['error']['class']}: {message[:200]}"
 
 
-def table(report: Report, column: str, metric: str) -> str:
-    """One protocol: rows x data sets with each row's own encoder untrained beside, then the tests."""
+def table(report: Report, column: str, metric: str, *, fold: bool = False) -> str:
+    """One protocol: rows x data sets with each row's own encoder untrained beside, then the tests, as in `markdown`."""
     entries = report.entries(column, metric)
     rule = report.rule_of(column)
     protocol = (
@@ -302,7 +302,11 @@ def table(report: Report, column: str, metric: str) -> str:
     for name, row in {entry.row: entry.rows[0] for entry in entries.values()}.items():
         if own_rule(row):
             paragraphs.append(f"`{name}` ({row['protocol']}, version {row['version']}): {statement_of(row)}.")
-    return "\n\n".join([*paragraphs, *tests(entries)])
+    compared = tests(entries)
+    if fold and compared:
+        summary = "Every row against the untrained encoder and against the best other row, with tests"
+        compared = [f"<details>\n<summary>{summary}</summary>", *compared, "</details>"]
+    return "\n\n".join([*paragraphs, *compared])
 
 
 def statement_of(row: Row) -> str:
@@ -403,11 +407,14 @@ BLOCK = re.compile(r"<!-- report: (\S+)")
 
 
 def filled(text: str, report: Report) -> str:
-    """A document with its blocks `<!-- report: NAME [COLUMN] --> ... <!-- end -->` written anew; others are left."""
+    """A document with its blocks `<!-- report: NAME [COLUMN] --> ... <!-- end -->` written anew; others are left.
+
+    Tests are folded: there are as many lines of them as there are scores.
+    """
 
     def block(found: re.Match[str]) -> str:
-        tables = [table(report, *each) for each in report.tables if each[0] == found[2]]
-        return f"{found[1]}{(chr(10) * 2).join(tables) if found[2] else markdown(report)}\n{found[3]}"
+        tables = [table(report, *each, fold=True) for each in report.tables if each[0] == found[2]]
+        return f"{found[1]}{(chr(10) * 2).join(tables) if found[2] else markdown(report, fold=True)}\n{found[3]}"
 
     pattern = rf"(<!-- report: {re.escape(report.name)}(?: ([^\n]+?))? -->\n).*?(<!-- end -->)"
     return re.sub(pattern, block, text, flags=re.S)

@@ -292,6 +292,8 @@ def test_blocks_of_a_document_are_written_and_the_rest_is_left(results):
     assert text.startswith("before\n<!-- report: study -->\n**linear/clean**")
     assert text.count("**linear/clean**") == 1 and text.count("**knn/clean**") == 2
     assert "\nold\n" not in text and "between" in text and "kept" in text
+    assert text.count("<details>\n<summary>") == text.count("\n\n</details>") == 3
+    assert "<details>" not in markdown(made)
     assert filled(text, made) == text
 
 
