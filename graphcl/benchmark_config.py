@@ -395,8 +395,8 @@ def config_of(benchmark: Benchmark, cell: Cell, data: DataSet, encoder: str | No
     if name is None:
         kind = "baseline" if cell.baseline else "pretrained"
         raise ConfigError(
-            f"{benchmark.name}: {kind} {cell.row!r} needs a config to take data settings from; "
-            f"give it one, such as {{config: graphcl, {kind}: {cell.baseline or cell.pretrained}}}"
+            f"{benchmark.name}: {kind} {cell.row!r} needs a config to take data settings from; give it one for "
+            f"such data: {{config: dgi, {kind}: {cell.baseline or cell.pretrained}}} for nodes, else graphcl, molecules"
         )
     entry = find(data.name)  # case does not matter, and must not make another key
     return load_config(

@@ -207,10 +207,15 @@ def check_batches(config: Config, data: Data | GraphStore) -> None:
     """Refuse batches that a method cannot train on."""
     name, method = config.method.name, METHODS[config.method.name]
     level, items = ("graph", len(data)) if isinstance(data, GraphStore) else ("node", data.num_nodes)
-    if method.contrasts_batch and min(items, config.data.batch_size or items) < 2:
+    if method.contrasts_batch and items < 2:
+        raise ConfigError(
+            f"method '{name}' contrasts graphs with each other, but there is one only; give more graphs, or embed its "
+            "nodes: as one Data, or one file, by a config such as dgi"
+        )
+    if method.contrasts_batch and config.data.batch_size == 1:
         raise ConfigError(
             f"method '{name}' contrasts the graphs of a batch with each other, but a batch has one graph "
-            f"(data.batch_size={config.data.batch_size}, {items} graphs in the data); use data.batch_size >= 2"
+            "(data.batch_size=1); use data.batch_size >= 2"
         )
     queue = getattr(config.method, "queue", 0)
     if queue > items:

@@ -64,7 +64,7 @@ def pretrain(
         typer.echo(cfg.dump(), nl=False)
         return
     first = os.environ.get("RANK", "0") == "0"
-    folder = Path(cfg.run.dir or f"runs/{cfg.name}")
+    folder = Path(cfg.run.dir or f"runs/{cfg.name}").expanduser()
     if first:
         check_folder(folder, resume=resume, overwrite=overwrite)
 

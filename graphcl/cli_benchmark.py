@@ -108,8 +108,9 @@ def report(
         (output / "report.md").write_text(markdown(made) + "\n", encoding="utf-8")
         (output / "report.csv").write_text(as_csv(made), encoding="utf-8")
         draw_report(made, output)
-    for page in fill or []:
-        page.write_text(filled(page.read_text(encoding="utf-8"), made), encoding="utf-8")
+    pages = {page: filled(page.read_text(encoding="utf-8"), made, str(page)) for page in fill or []}
+    for page, text in pages.items():  # all or none
+        page.write_text(text, encoding="utf-8")
 
 
 def show(wanted: Benchmark) -> None:

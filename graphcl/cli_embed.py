@@ -183,18 +183,20 @@ def embed_data(
     if output.is_dir() or not output.parent.is_dir():
         what = "it is a folder" if output.is_dir() else f"there is no folder {str(output.parent)!r}"
         raise ValueError(f"output {str(output)!r}: {what}")
+    from graphcl.data.catalogue import find
+    from graphcl.read_config import find_pretrained, load_config, pretrained_names, run_config
+
     if data is not None:
-        from graphcl.data.catalogue import find
-
         find(data)
-    from graphcl.read_config import find_pretrained, pretrained_names, run_config
-
     folder = find_pretrained(model) if model in pretrained_names() else Path(model)
     alone = (folder / "config.json").is_file()
     if alone and data is None:
         raise ValueError(f"{model!r} has no data of its own; give a molecule file, or --data with a name or a path")
     if output.suffix not in {".npz", ".parquet"}:
         raise ValueError(f"output {str(output)!r} must end in .npz or .parquet")
+    read = find(data if data is not None else load_config(run_config(folder)).data.name)
+    if isinstance(read, Path) and output.exists() and output.samefile(read):
+        raise ValueError(f"{output} is the data and would be written over; choose another output")
     columns = {name: value for name, value in (("smiles", smiles), ("ids", ids)) if value is not None}
     if alone:
         from graphcl.data.sources import load_data
@@ -205,7 +207,6 @@ def embed_data(
         features = "ogb" if pretrained.features == "ogb" else pretrained.config.features
         source: Any = load_data(str(data), features=features, normalize=pretrained.config.normalize, **columns)
     else:
-        run_config(folder)
         from graphcl.builder import load_run
 
         # The columns that the run's file had are none of the other's.

@@ -17,8 +17,8 @@ from sklearn.utils.validation import assert_all_finite, column_or_1d
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from graphcl.data.features import Source, normalize, with_features
-from graphcl.data.files import from_networkx
+from graphcl.data.features import MADE, Source, normalize, with_features
+from graphcl.data.files import from_networkx, node_attributes
 from graphcl.data.molecules import molecules_to_store
 from graphcl.data.store import GraphStore
 
@@ -118,6 +118,21 @@ def nodes_of(graph: Any, X: Any) -> tuple[Data, Tensor | None]:
     if rows.min() < 0 or rows.max() >= int(data.num_nodes or 0):
         raise ValueError(f"X goes from {rows.min()} to {rows.max()}, nodes are numbered 0 to {data.num_nodes - 1}")
     return data, torch.from_numpy(rows.astype(np.int64))
+
+
+def attributes_of(X: Any) -> list[str] | None:
+    """Names of the node attributes that are the features of a NetworkX graph, of a list's first; None: other data."""
+    first = X if isinstance(X, nx.Graph) else X[0] if isinstance(X, list) else None
+    return [str(name) for name in node_attributes(first)] if isinstance(first, nx.Graph) else None
+
+
+def check_attributes(estimator: Any, X: Any) -> None:
+    """Refuse NetworkX graphs with other attributes than a fitted estimator's: columns are told apart by order alone."""
+    then, now = estimator.attributes_, attributes_of(X)
+    if estimator.features_ not in MADE and None not in (then, now) and then != now:
+        raise ValueError(
+            f"the nodes of X have the attributes {now}, the estimator was fitted on {then}; give it the same"
+        )
 
 
 def missing(value: Any) -> bool:

@@ -30,6 +30,8 @@ from graphcl.data.features import MADE
 from graphcl.data.store import GraphStore
 from graphcl.encoders import Readout
 from graphcl.estimator_inputs import (
+    attributes_of,
+    check_attributes,
     checked,
     classes_of,
     device_of,
@@ -228,6 +230,7 @@ class NodeClassifier(ClassifierMixin, BaseEstimator):
         tell_of_leaks(X if self.graph is None else self.graph, rows[known], classes[codes[known].numpy()])
         config, model = training_config(self, FOR_NODES, molecules=False), given_model(self, "node")
         train(self, config, model, data, rows[known], codes[known], len(classes))
+        self.attributes_ = attributes_of(X if self.graph is None else self.graph)
         self.classes_ = classes
         return self
 
@@ -235,6 +238,7 @@ class NodeClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities [N, K] of the nodes of X, or [n, K] of those numbered X, in the order of classes_."""
         check_is_fitted(self)
         data, rows = nodes_of(self.graph, X)
+        check_attributes(self, X if self.graph is None else self.graph)
         values = softmax(outputs(self, data), axis=1)
         return values if rows is None else values[rows.numpy()]
 
@@ -303,7 +307,9 @@ def fit_graphs(estimator: Any, X: Any, target: Tensor, width: int) -> Any:
         raise ValueError(f"X holds SMILES, but pretrained={str(estimator.pretrained)!r} is no encoder of molecules")
     encoder = config.encoder if model is None else model.config.encoder
     store = store_of(kind, rows, molecule_features(encoder))
-    return train(estimator, config, model, store, torch.arange(len(store)), target, width, molecules)
+    train(estimator, config, model, store, torch.arange(len(store)), target, width, molecules)
+    estimator.attributes_ = attributes_of(rows)
+    return estimator
 
 
 def train(
@@ -385,6 +391,7 @@ def graphs_of(estimator: Any, X: Any) -> GraphStore:
     kind, rows = listed(X)
     if kind == "SMILES" and not estimator.molecules_:
         raise ValueError(f"X holds SMILES, but this {type(estimator).__name__} was fitted on other graphs")
+    check_attributes(estimator, rows)
     return store_of(kind, rows, molecule_features(estimator.model_.config.encoder))
 
 

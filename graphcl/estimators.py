@@ -25,7 +25,7 @@ from graphcl.config import Config, DataConfig
 from graphcl.data.features import MADE
 from graphcl.data.store import GraphStore
 from graphcl.encoders import Readout
-from graphcl.estimator_inputs import device_of, featured, listed, nodes_of, store_of
+from graphcl.estimator_inputs import attributes_of, check_attributes, device_of, featured, listed, nodes_of, store_of
 from graphcl.evaluate.embed import embed
 from graphcl.hub import ModelCard, Pretrained, PretrainedConfig, load_pretrained, save_pretrained
 from graphcl.methods import METHODS
@@ -105,7 +105,9 @@ class GraphEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             return self._load()
         molecules = kind == "SMILES"
         config = pretraining_config(self.get_params(), FOR_MOLECULES if molecules else FOR_GRAPHS, molecules)
-        return pretrain(self, config, store_of(kind, rows, molecule_features(config.encoder)), molecules)
+        pretrain(self, config, store_of(kind, rows, molecule_features(config.encoder)), molecules)
+        self.attributes_ = attributes_of(rows)
+        return self
 
     def _load(self) -> GraphEmbedder:
         model = pretrained_model(self.get_params(), level="graph")
@@ -117,6 +119,7 @@ class GraphEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         kind, rows = listed(X)
         if kind == "SMILES" and not self.molecules_:
             raise ValueError(f"X holds SMILES, but this {type(self).__name__} was fitted on other graphs")
+        check_attributes(self, rows)
         return embedded(self, store_of(kind, rows, molecule_features(self.model_.config.encoder)))
 
     def save(self, folder: str | Path) -> None:
@@ -182,7 +185,9 @@ class NodeEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         data, _ = nodes_of(self.graph, X)
         if self.pretrained is not None:
             return self._load()
-        return pretrain(self, pretraining_config(self.get_params(), FOR_NODES, molecules=False), data, molecules=False)
+        pretrain(self, pretraining_config(self.get_params(), FOR_NODES, molecules=False), data, molecules=False)
+        self.attributes_ = attributes_of(X if self.graph is None else self.graph)
+        return self
 
     def _load(self) -> NodeEmbedder:
         model = pretrained_model(self.get_params(), level="node")
@@ -192,6 +197,7 @@ class NodeEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Embeddings [N, D] of the nodes of X (which may be another graph), or [n, D] of those numbered X."""
         check_is_fitted(self)
         data, rows = nodes_of(self.graph, X)
+        check_attributes(self, X if self.graph is None else self.graph)
         z = embedded(self, data)
         return z if rows is None else z[rows.numpy()]
 
@@ -285,7 +291,7 @@ def loaded(estimator: Estimator, model: Pretrained, *, molecules: bool) -> Estim
 def fitted(estimator: Estimator, model: Pretrained, features: str | None, scaled: bool, molecules: bool) -> Estimator:
     """The estimator with what it has learned: the model, which features it reads, and whether it takes SMILES."""
     estimator.model_, estimator.features_, estimator.scaled_, estimator.molecules_ = model, features, scaled, molecules
-    estimator.n_features_out_ = model.encoder.out_dim
+    estimator.n_features_out_, estimator.attributes_ = model.encoder.out_dim, None
     return estimator
 
 
@@ -315,6 +321,10 @@ def molecule_features(encoder: Any) -> str:
 
 def embedded(estimator: Any, data: Data | GraphStore) -> NDArray[np.float32]:
     """Embeddings of the graphs, computed on the estimator's device."""
+    if estimator.features_ == "given" and data.num_features == 0:
+        raise ValueError(
+            "the graphs of X have no node features, those of fit had; give them the same, or fit with features='degree'"
+        )
     data = featured(data, estimator.features_, estimator.scaled_)
     return embed(estimator.model_, data, device=device_of(estimator.device)).numpy()
 
@@ -346,6 +356,7 @@ def save(estimator: Any, folder: str | Path, more: Mapping[str, Any] | None = No
         "features": estimator.features_,
         "scaled": estimator.scaled_,
         "molecules": estimator.molecules_,
+        "attributes": estimator.attributes_,
         **(more or {}),
     }
     write_whole(folder / "estimator.json", json.dumps(values, indent=1, default=plain).encode() + b"\n")
@@ -362,6 +373,7 @@ def load(cls: type[Estimator], folder: str | Path) -> tuple[Estimator, dict[str,
         model = load_pretrained(folder)
         estimator = cls(**params)
         fitted(estimator, model, values["features"], bool(values["scaled"]), bool(values["molecules"]))
+        estimator.attributes_ = values.get("attributes")
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: no estimator of graphcl can be read there: {error!s:.300}") from None
     return estimator, values

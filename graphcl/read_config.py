@@ -273,6 +273,8 @@ def _readable(item: Any, where: str, fields_at: Callable[[list[str]], list[str]]
     message = item["msg"][0].lower() + item["msg"][1:]
     if item["type"] in _SHAPES:
         message = f"should be {_SHAPES[item['type']]}"
+    if item["type"] == "string_type":
+        message = "should be text, which 2024, yes or no are in quotes of its own alone, such as '\"2024\"'"
     return f"{where}: {_place(loc[:-1])}{loc[-1] if loc else 'config'}: {message}, got {item['input']!r:.80}"
 
 

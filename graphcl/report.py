@@ -109,6 +109,8 @@ def load_report(name: str, results: Path | None = None) -> Report:
         report = Report(path.stem, "", "points", list(last.values()), 0, len(rows) - len(kept))
     else:
         benchmark = load_benchmark(name)
+        if results is not None and not results.is_file():
+            raise ValueError(f"no results file {str(results)!r}; `graphcl benchmark {name}` writes one")
         path = results or Path("results") / f"{benchmark.name}.jsonl"
         rows, missing = wanted_rows(benchmark, whole_rows(path))
         report = Report(benchmark.name, benchmark.about, benchmark.figure, rows, missing)
@@ -406,18 +408,29 @@ def as_csv(report: Report) -> str:
 BLOCK = re.compile(r"<!-- report: (\S+)")
 
 
-def filled(text: str, report: Report) -> str:
+def filled(text: str, report: Report, where: str = "the page") -> str:
     """A document with its blocks `<!-- report: NAME [COLUMN] --> ... <!-- end -->` written anew; others are left.
 
-    Tests are folded: there are as many lines of them as there are scores.
+    Tests are folded: there are as many lines of them as there are scores. Raises ValueError, naming `where`, if there
+    is nothing to write into a block, or no block.
     """
+    if not report.rows:
+        raise ValueError(f"{report.name} has no rows yet, so {where} is left as it is; `graphcl benchmark` writes them")
 
     def block(found: re.Match[str]) -> str:
         tables = [table(report, *each, fold=True) for each in report.tables if each[0] == found[2]]
+        if found[2] and not tables:
+            known = ", ".join(dict.fromkeys(column for column, _ in report.tables))
+            raise ValueError(
+                f"{where}: block '{report.name} {found[2]}': there is no column {found[2]!r}; have: {known}"
+            )
         return f"{found[1]}{(chr(10) * 2).join(tables) if found[2] else markdown(report, fold=True)}\n{found[3]}"
 
     pattern = rf"(<!-- report: {re.escape(report.name)}(?: ([^\n]+?))? -->\n).*?(<!-- end -->)"
-    return re.sub(pattern, block, text, flags=re.S)
+    text, number = re.subn(pattern, block, text, flags=re.S)
+    if not number:
+        raise ValueError(f"{where} has no block `<!-- report: {report.name} -->` with an `<!-- end -->` to be filled")
+    return text
 
 
 def unmarked(text: str) -> str:

@@ -149,8 +149,9 @@ def check_state(state: Mapping[str, Any], run: Run, world: int, total: int) -> N
     if len(state["rng"]) != world:
         raise CheckpointError(f"cannot resume with {world} processes what ran with {len(state['rng'])}; start as many")
     if state["place"]["step"] > total:
+        longer = "train.max_steps" if run.config.train.max_steps == total else "train.epochs"
         raise CheckpointError(
-            f"the checkpoint is at step {state['place']['step']}, the config ends at step {total}; raise train.epochs"
+            f"the checkpoint is at step {state['place']['step']}, the config ends at step {total}; raise {longer}"
         )
 
 

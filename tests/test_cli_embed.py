@@ -78,8 +78,11 @@ def test_only_one_column_of_exactly_that_name_is_taken(tmp_path, name):
         return id_column(tmp_path / name)
 
     assert found(["smiles", "id"]) == found(["id", "smiles"]) == "id"
-    assert found(["smiles", "ID"]) is found(["smiles", "mol_id"]) is found(["id", "smiles", "id"]) is None
+    assert found(["smiles", "ID"]) is found(["smiles", "mol_id"]) is None
     assert next(read_blocks(tmp_path / name)).ids == [None]
+    assert found(["id", "smiles", "id"]) == "id"
+    with pytest.raises(ValueError, match=r"column 'id' stands there 2 times; rename all but one"):
+        next(read_blocks(tmp_path / name))
 
 
 def test_what_cannot_be_read_is_told_by_who_reads_the_rows(tmp_path):
@@ -147,6 +150,17 @@ def test_pretrain_lists_rejected_rows_or_stops_at_the_first(run, place):
     with np.load(place / "own.npz") as file:
         kept = [one for one, reason in zip(table["e0"], table["reason"], strict=True) if reason is None]
         assert file["embedding"][:, 0] == pytest.approx(np.array(kept), abs=1e-5)
+
+
+def test_a_run_is_not_embedded_into_its_own_data(run, place):
+    graph = {"edge_index": np.array([[0, 1, 2], [1, 2, 0]]), "x": np.ones((3, 2), np.float32)}
+    np.savez(place / "g.npz", **graph)
+    assert run("pretrain", "dgi", "data.name=g.npz", "run.dir=g", "train.epochs=1", "--quiet")[0] == 0
+    before = (place / "g.npz").read_bytes()
+    for how in ([], ["--data", "g.npz"]):
+        code, text = run("embed", "g", *how, "-o", place / "g.npz")
+        assert code == 2 and "g.npz is the data and would be written over; choose another output" in text
+    assert (place / "g.npz").read_bytes() == before and run("embed", "g", "-o", "z.npz")[0] == 0
 
 
 def test_data_that_is_a_molecule_file_keeps_every_row(run, place):

@@ -180,8 +180,26 @@ def test_odd_sets_of_graphs_train_to_finite_embeddings(method):
 
 def test_one_graph_cannot_be_contrasted_with_itself():
     store = from_networkx([nx.cycle_graph(5)])
-    with pytest.raises(ConfigError, match="contrasts the graphs of a batch with each other, but a batch has one graph"):
+    with pytest.raises(ConfigError, match="contrasts graphs with each other, but there is one only; give more graphs"):
         build(load_config("graphcl"), store.with_x(torch.ones(5, 1)))
+    with pytest.raises(ConfigError, match=r"a batch has one graph \(data.batch_size=1\); use data.batch_size >= 2"):
+        build(load_config("graphcl", ["data.batch_size=1"]), from_networkx([nx.cycle_graph(5)] * 3))
+
+
+def test_labels_of_one_class_are_told_the_way_out(graphcl):
+    np.savez("g.npz", **graph(y=np.where(np.arange(30) < 25, 1, -1)))
+    code, text = graphcl("pretrain", "grace", "data.name=g.npz", *NODES)
+    assert code == 2 and "all labels that are known are of class 1 (-1 is unknown)" in text
+    assert "leave the labels out to train without scores" in text
+    np.savez("g.npz", **graph(y=None))
+    assert graphcl("pretrain", "grace", "data.name=g.npz", *NODES)[0] == 0
+
+
+def test_the_home_folder_is_meant_by_a_tilde(graphcl, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    np.savez("g.npz", **graph())
+    assert graphcl("pretrain", "grace", "data.name=g.npz", "run.dir=~/runs/a", *NODES)[0] == 0
+    assert (tmp_path / "home/runs/a/config.yaml").is_file() and not (tmp_path / "~").exists()
 
 
 def test_embeddings_that_are_all_one_are_still_drawn(graphcl, tmp_path):

@@ -358,6 +358,8 @@ def test_a_shorter_run_is_refused(tmp_path):
     cut_run(10, tmp_path, Momentum)
     with pytest.raises(CheckpointError, match=r"at step 9, the config ends at step 5; raise train.epochs"):
         fit(small_run(train__epochs=1), tmp_path, resume=True, progress=False)
+    with pytest.raises(CheckpointError, match=r"at step 9, the config ends at step 3; raise train.max_steps"):
+        fit(small_run(train__max_steps=3), tmp_path, resume=True, progress=False)
 
 
 def test_another_model_is_refused(tmp_path):

@@ -34,11 +34,10 @@ def from_networkx(graphs: Iterable[nx.Graph], y: Any = None, name: str = "networ
     y: [B] or [B, T]; without it the graphs' own attribute `y` (`graph.graph["y"]`) is taken.
     """
     listed = list(graphs)
-    datas = [_graph_data(graph, f"{name}: graph {i}") for i, graph in enumerate(listed)]
-    _tell_of_labels(listed, [f"{name}: graph {i}" for i in range(len(listed))])
+    places = [f"{name}: graph {i}" for i in range(len(listed))]
+    store = GraphStore.from_graphs(_graphs(listed, places), name)
     if y is None and any("y" in graph.graph for graph in listed):
-        y = _targets([str(graph.graph.get("y", "")) for graph in listed], name)
-    store = GraphStore.from_graphs(datas, name)
+        y = _targets([_label(graph.graph.get("y"), place) for graph, place in zip(listed, places, strict=True)], name)
     if y is not None:
         y = _label_array(np.asarray(y), f"{name}: y")
         if len(y) != len(store):
@@ -54,9 +53,7 @@ def read_graphml_folder(folder: Path) -> GraphStore:
     """
     paths = sorted(folder.glob("*.graphml"))
     graphs = [_graphml(path) for path in paths]
-    datas = [_graph_data(graph, str(path)) for graph, path in zip(graphs, paths, strict=True)]
-    _tell_of_labels(graphs, [str(path) for path in paths])
-    store = GraphStore.from_graphs(datas, str(folder))
+    store = GraphStore.from_graphs(_graphs(graphs, [str(path) for path in paths]), str(folder))
     store.names = [path.stem for path in paths]
     if (folder / "labels.csv").is_file():
         place = {name: i for i, name in enumerate(store.names)}
@@ -69,6 +66,13 @@ def read_graphml_folder(folder: Path) -> GraphStore:
 def read_graphml(path: Path) -> Data:
     """One graph from a `.graphml` file; the node attribute `y` is the label, `data.names` the nodes' ids."""
     graph = _graphml(path)
+    places = [[values.get(key) for key in ("x", "y")] for _, values in graph.nodes(data=True)]
+    if all(isinstance(place, float) for each in places for place in each) and any(y % 1 for _, y in places):
+        warnings.warn(
+            f"{path}: the node attributes x and y look like places in a drawing, as Gephi writes them, and are read as "
+            "a feature and the label; write the file without positions, sizes and colours, or rename what is meant",
+            stacklevel=2,
+        )
     labels = [str(values.pop("y", "")) for _, values in graph.nodes(data=True)]
     data = _graph_data(graph, str(path))
     if any(labels):
@@ -180,9 +184,33 @@ def _graphml(path: Path) -> nx.Graph:
         graph = nx.read_graphml(path)
     except (OSError, ParseError, ValueError, KeyError, IndexError, TypeError, nx.NetworkXException) as error:
         raise ValueError(f"{path}: not readable as GraphML: {error!s:.300}") from None
+    for key, every in (("node_default", graph.nodes), ("edge_default", graph.edges)):
+        for *_, values in every(data=True):
+            values.update(graph.graph.get(key, {}) | values)
     for _, _, values in graph.edges(data=True):
         values.pop("id", None)  # the edge's own name in the file, no attribute
     return graph
+
+
+def _graphs(graphs: Sequence[nx.Graph], places: Sequence[str]) -> list[Data]:
+    """The graphs of one set, which must have the same attributes: columns are told apart by their order alone."""
+    datas = [_graph_data(graph, place) for graph, place in zip(graphs, places, strict=True)]
+    _tell_of_labels(graphs, places)
+    for what, rows_of in (("node", _node_rows), ("edge", _edge_rows)):
+        names = {
+            place: _names(rows_of(graph))[0] for graph, place in zip(graphs, places, strict=True) if rows_of(graph)
+        }
+        for place in names:
+            if names[place] != names[first := next(iter(names))]:
+                raise ValueError(
+                    f"{place} has the {what} attributes {names[place]}, but {first} has {names[first]}; "
+                    "give all graphs the same numbers"
+                )
+    width = next((data.edge_attr.shape[1] for data in datas if data.edge_attr is not None), 0)
+    for data in datas:
+        if width and data.num_edges == 0:
+            data.edge_attr = torch.zeros(0, width)
+    return datas
 
 
 def _graph_data(graph: nx.Graph, where: str) -> Data:
@@ -190,15 +218,13 @@ def _graph_data(graph: nx.Graph, where: str) -> Data:
     if not isinstance(graph, nx.Graph):
         raise ValueError(f"{where} is a {type(graph).__name__}; a networkx graph is needed")
     place = {node: i for i, node in enumerate(graph.nodes)}
-    edges = list(graph.edges(data=True))
-    ends = np.array([(place[u], place[v]) for u, v, _ in edges], dtype=np.int64).reshape(-1, 2).T
-    attr = _attributes([values for _, _, values in edges], [f"edge {u!r} - {v!r}" for u, v, _ in edges], where)
+    ends = np.array([(place[u], place[v]) for u, v in graph.edges()], dtype=np.int64).reshape(-1, 2).T
+    attr = _attributes(_edge_rows(graph), [f"edge {u!r} - {v!r}" for u, v in graph.edges()], where)
     if not graph.is_directed():
         both = ends[0] != ends[1]
         ends = np.concatenate([ends, ends[::-1, both]], axis=1)
         attr = None if attr is None else np.concatenate([attr, attr[both]])
-    rows = [{key: value for key, value in values.items() if key != "y"} for _, values in graph.nodes(data=True)]
-    x = _attributes(rows, [f"node {node!r}" for node in place], where)
+    x = _attributes(_node_rows(graph), [f"node {node!r}" for node in place], where)
     return _node_data(ends, len(place), x, attr, where)
 
 
@@ -216,15 +242,33 @@ def _tell_of_labels(graphs: Sequence[nx.Graph], places: Sequence[str]) -> None:
         )
 
 
-def _attributes(rows: Sequence[dict[str, Any]], owners: Sequence[str], where: str) -> np.ndarray | None:
-    """[rows, attributes] of the numeric attributes in alphabetical order; None if there are none."""
+def node_attributes(graph: nx.Graph) -> list[Any]:
+    """The node attributes of a NetworkX graph that become its features, in the order of the columns."""
+    return _names(_node_rows(graph))[0]
+
+
+def _node_rows(graph: nx.Graph) -> list[dict[Any, Any]]:
+    return [{key: value for key, value in values.items() if key != "y"} for _, values in graph.nodes(data=True)]
+
+
+def _edge_rows(graph: nx.Graph) -> list[dict[Any, Any]]:
+    return [values for _, _, values in graph.edges(data=True)]
+
+
+def _names(rows: Sequence[dict[Any, Any]]) -> tuple[list[Any], list[Any]]:
+    """The attributes that are numbers in all rows, in alphabetical order, and the others."""
     keys = sorted({key for row in rows for key in row}, key=str)
     text = [
         key for key in keys if any(key in row and not isinstance(row[key], int | float | np.number) for row in rows)
     ]
+    return [key for key in keys if key not in text], text
+
+
+def _attributes(rows: Sequence[dict[Any, Any]], owners: Sequence[str], where: str) -> np.ndarray | None:
+    """[rows, attributes] of the numeric attributes in alphabetical order; None if there are none."""
+    keys, text = _names(rows)
     if text:
         warnings.warn(f"{where}: attributes {text} are no numbers and are left out", stacklevel=2)
-    keys = [key for key in keys if key not in text]
     for row, owner in zip(rows, owners, strict=True):
         for key in keys:
             if key not in row:
@@ -283,21 +327,54 @@ def _label_array(values: np.ndarray, where: str) -> Tensor:
     return torch.from_numpy(values.astype(np.int64))
 
 
+def _label(value: Any, where: str) -> str:
+    """The label that a NetworkX graph has, as text; empty if it has none."""
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | float | np.generic):
+        raise ValueError(
+            f"{where}: its attribute y is {value!r:.60}; it must be one number or text, else give y= [B, T]"
+        )
+    return str(value)
+
+
 def _targets(texts: Sequence[str], where: str) -> Tensor:
     """Labels from text: whole numbers are classes, other numbers values, anything else classes by name.
 
-    An empty text, nan, NA, N/A, null and none are unknown.
+    An empty text, nan, NA, N/A, null and none are unknown, and so is -1 among classes.
     """
     given = ["" if text.strip().lower() in _UNKNOWN else text.strip() for text in texts]
     try:
-        values = np.array([float(text) if text else np.nan for text in given])
+        values = np.array([_number(text) if text else np.nan for text in given])
+        whole = np.where(np.isnan(values), -1, values)
+        finite = bool(np.isfinite(whole).all())
+        if finite and np.abs(whole).max(initial=0) >= 2**53:  # there float64 makes one of two numbers
+            raise ValueError
     except ValueError:
+        _tell_of_minus(given, where)
         names = {text: i for i, text in enumerate(sorted(set(given) - {"", "-1"}))}
         return torch.tensor([names.get(text, -1) for text in given])
-    whole = np.where(np.isnan(values), -1, values)
-    if all(np.isfinite(whole)) and (whole == np.round(whole)).all() and not any("." in text for text in given):
-        values = whole.astype(np.int64)
+    if finite and (whole == np.round(whole)).all():
+        if not any("." in text for text in given):
+            _tell_of_minus(given, where)
+            return _label_array(whole.astype(np.int64), where)
+        warnings.warn(f"{where}: the labels are read as values; write classes as 1, not as 1.0", stacklevel=3)
     return _label_array(values, where)
+
+
+def _tell_of_minus(given: Sequence[str], where: str) -> None:
+    if number := given.count("-1"):
+        warnings.warn(
+            f"{where}: {number} of {len(given)} labels are -1, which means unknown; if it is a class, write the "
+            "classes as 0, 1, 2 ... or as names",
+            stacklevel=4,
+        )
+
+
+def _number(text: str) -> float:
+    if "_" in text:  # Python would read 1_0 as 10
+        raise ValueError(text)
+    return float(text)
 
 
 def _labels_csv(path: Path, place: dict[str, int], suffix: str = "") -> Tensor:
@@ -336,7 +413,7 @@ def _cells(cells: Sequence[str], where: str) -> list[float]:
     numbers = []
     for cell in cells:
         try:
-            number = float(cell)
+            number = _number(cell)
         except ValueError:
             raise ValueError(f"{where}: {cell!r} is not a number") from None
         if not _finite(number):
@@ -349,9 +426,11 @@ def _csv_rows(path: Path, least: int) -> list[tuple[int, list[str]]]:
     """(line number, cells) of every line after the header; all as wide as the header, and at least `least` columns."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)  # else a quote that is not closed takes the rest of the file
             rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise ValueError(f"{path}: not readable as CSV: {error}; look for a quote that is not closed") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as CSV: {error}") from None
     if not rows:
         raise ValueError(f"{path}: empty; the first line must name the columns")

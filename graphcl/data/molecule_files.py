@@ -97,7 +97,7 @@ def read_blocks(
 
 
 def id_column(path: str | Path) -> str | None:
-    """`id`, if one column of a .csv or .parquet file is called exactly so; then the rows are named by it."""
+    """`id`, if a column of a .csv or .parquet file is called exactly so; then the rows are named by it."""
     path = Path(path)
     try:
         if _format(path) == ".csv":
@@ -112,7 +112,7 @@ def id_column(path: str | Path) -> str | None:
             return None
     except (ValueError, csv.Error, EOFError, OSError, zlib.error):  # who reads the rows tells it, with the place
         return None
-    return "id" if header.count("id") == 1 else None
+    return "id" if "id" in header else None
 
 
 def _blocks(file: BinaryIO, path: Path, wanted: _Wanted, block: int) -> Iterator[MoleculeBlock]:
@@ -149,7 +149,7 @@ def _smi(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
         if not cells:
             blank.append(line)
             continue
-        if line == 1 and cells[0].lower() == "smiles":
+        if line == 1 and cells[0].lower().startswith("smiles"):  # no molecule's does
             continue
         yield from (_Row(number, "") for number in blank)
         blank.clear()

@@ -80,6 +80,8 @@ def load_data(
     Raises ValueError, in one line that names the place and the way out; also where there is no network.
     """
     found = find(str(name))
+    if not isinstance(found, Path) and Path(name).exists():
+        warnings.warn(f"{name} is read as the known set; what lies here under that name is ./{name}", stacklevel=2)
     of_molecules: MoleculeFeatures = "ogb" if features == "ogb" else "benchmark"
     if isinstance(found, Path) and found.is_file() and found.name.lower().endswith(MOLECULE_FILES):
         source: Data | GraphStore = _molecule_file(found, smiles, targets, ids, of_molecules)
@@ -95,7 +97,7 @@ def load_data(
         source = ogb_store(found.name)
     else:
         source = _read_named(found)
-    if isinstance(found, Path) and features in MADE and source.num_features:
+    if (isinstance(found, Path) or isinstance(source, Data)) and features in MADE and source.num_features:
         warnings.warn(
             f"{name}: data.features={features} replaces the {source.num_features} features of its nodes; "
             "data.features=given trains on them",

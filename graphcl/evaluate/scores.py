@@ -297,6 +297,11 @@ def check_labels(labels: Any, tasks: Tensor, parts: dict[str, Tensor], metric: s
                     f"{int(missing[0])}; leave them out of the split"
                 )
     known = {part: y[rows][y[rows] >= 0].unique() for part, rows in parts.items()}
+    if len(every := y[y >= 0].unique()) == 1:
+        raise ValueError(
+            f"{where}: all labels that are known are of class {int(every)} (-1 is unknown); a probe needs two classes: "
+            "leave the labels out to train without scores"
+        )
     if len(known["train"]) < 2:
         only = f"class {int(known['train'][0])} only" if len(known["train"]) else "no label"
         raise ValueError(f"{where}: train has {only}; a probe needs two classes: use another split or more train rows")

@@ -74,7 +74,7 @@ def test_a_single_word_or_number_is_a_list_of_it(file, graph):
         ),
         (
             {"cells": [{"baseline": "raw"}]},
-            r"small: baseline 'raw' needs a config .* \{config: graphcl, baseline: raw\}",
+            r"small: baseline 'raw' needs a config .* \{config: dgi, baseline: raw\}",
         ),
     ],
 )

@@ -77,7 +77,7 @@ def test_networkx_mistakes():
         from_networkx([3])
     with pytest.raises(ValueError, match="2 labels for 1 graphs"):
         from_networkx([good], y=[1, 2])
-    with pytest.raises(ValueError, match="graph 1: x is"):
+    with pytest.raises(ValueError, match=r"graph 1 has the node attributes \['a', 'b'\], but .*graph 0 has \['a'\]"):
         from_networkx([good, drawn(3, 0)])
 
 

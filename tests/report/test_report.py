@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -295,6 +296,24 @@ def test_blocks_of_a_document_are_written_and_the_rest_is_left(results):
     assert text.count("<details>\n<summary>") == text.count("\n\n</details>") == 3
     assert "<details>" not in markdown(made)
     assert filled(text, made) == text
+
+
+def test_a_page_is_not_filled_with_nothing(results, tmp_path, monkeypatch):
+    made = results([row("a"), row("a", protocol="knn/clean")])
+    for page, message in (
+        (
+            "<!-- report: study knn/claen -->\nold\n<!-- end -->\n",
+            "no column 'knn/claen'; have: linear/clean, knn/clean",
+        ),
+        ("<!-- report: studdy -->\nold\n<!-- end -->\n", "p.md has no block `<!-- report: study -->`"),
+        ("<!-- report: study -->\nold\n", "p.md has no block `<!-- report: study -->` with an `<!-- end -->`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            filled(page, made, "p.md")
+    with pytest.raises(ValueError, match=r"study has no rows yet, so p.md is left as it is"):
+        filled("<!-- report: study -->\n<!-- end -->\n", replace(made, rows=[]), "p.md")
+    with pytest.raises(ValueError, match=r"no results file '.*typo.jsonl'; `graphcl benchmark smoke` writes one"):
+        load_report("smoke", tmp_path / "typo.jsonl")
 
 
 def test_columns_and_names_with_bars_do_not_break_a_table(results):
