@@ -294,10 +294,12 @@ def levels(data: Data, graphs: Graphs, e: int) -> tuple[dict[str, int], dict[str
         elif per_edge and key in EDGE_KEYS:
             edges[key] = dim
         elif per_node or per_edge:
+            single = per_edge and _same_size(length, graphs.size)
             if isinstance(tables.get(key), Tensor):
                 per_node = per_node and _same_table(tables[key], node_table(data))
                 per_edge = per_edge and _same_table(tables[key], edge_table(data))
-            if per_edge and _same_size(length, graphs.size) and "edge" not in key:
+                single = single and per_edge and _native.on_host(tables[key]) and bool((tables[key].diff() == 1).all())
+            if single and "edge" not in key:
                 per_edge = False  # one edge a graph: y and its like belong to the graphs
             if per_node and not (per_edge and "edge" in key):
                 nodes[key] = dim

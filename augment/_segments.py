@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
+from torch_geometric.utils import is_sparse
 
 from augment import _native
 
@@ -60,9 +61,12 @@ def device_of(data: Data) -> torch.device:
 
 
 def edges_of(data: Data) -> Tensor:
-    """`edge_index [2, E]` as a plain tensor of int64, with E = 0 if there is none."""
+    """`edge_index [2, E]` as a plain tensor of int64, with E = 0 if there is none. ValueError for edges in `adj_t`."""
     edge_index = data.get("edge_index")
     if edge_index is None:
+        for key, value in data:
+            if "adj" in key and is_sparse(value):
+                raise ValueError(f"'{key}' is a sparse matrix, whose edges no view changes; use edge_index instead")
         return torch.zeros(2, 0, dtype=torch.long, device=device_of(data))
     # Keys of pairs are numbers up to N^2, beyond int32.
     return (edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index).long()
@@ -152,6 +156,11 @@ def exact_k(
     return torch.empty_like(taken).scatter_(0, order, taken)
 
 
+def grouped(segment: Tensor, graphs: Graphs) -> bool:
+    """Whether the graphs of edges, segment [M], are known to be in order; on a device only of a single graph."""
+    return graphs.size == 1 or (graphs.ordered and _native.on_host(segment) and bool((segment.diff() >= 0).all()))
+
+
 def any_node(candidates: Tensor, graphs: Graphs, generator: torch.Generator | None) -> Tensor:
     """[B], one uniformly drawn node of every graph among the mask `candidates [N]`; -1 where there is none."""
     n = candidates.numel()
@@ -201,6 +210,6 @@ def choose_pairs(
     standing = (pair == torch.arange(pair.numel(), device=pair.device)).nonzero().view(-1)
     graph = graphs.batch.index_select(0, edge_index[0].index_select(0, standing))
     ptr = pointer(count(graph, graphs.size))
-    taken = exact_share(graph, rate, ptr, generator, ascending=graphs.ordered)
+    taken = exact_share(graph, rate, ptr, generator, ascending=grouped(graph, graphs))
     chosen = torch.zeros_like(pair, dtype=torch.bool).scatter_(0, standing, taken)
     return chosen.index_select(0, pair)

@@ -104,8 +104,8 @@ class AdaptiveMaskFeatures(BaseTransform):
         central = node_centrality(self.centrality, edges_of(data), graphs)
         size = (
             (x.flatten(1) if x.dim() > 1 else x.view(-1, 1))
-            .abs()
             .to(torch.double if x.dtype == torch.double else torch.float)
+            .abs()
         )
         weight = torch.zeros(graphs.size, size.size(1), dtype=size.dtype, device=x.device)  # [B, F]
         weight.index_add_(0, graphs.batch, size * central.to(size.dtype).view(-1, 1))
@@ -113,9 +113,9 @@ class AdaptiveMaskFeatures(BaseTransform):
         p = removal_probability(weight.view(-1).double(), graph, graphs.size, self.rate, self.threshold)
         drop = torch.rand(p.shape, generator=self.generator, device=x.device) < p
         drop = drop.view(graphs.size, *x.shape[1:])
-        return Plan(
-            node_values={"x": torch.where(drop if graphs.size == 1 else drop.index_select(0, graphs.batch), 0, x)}
-        )
+        if graphs.size > 1:
+            drop = drop.index_select(0, graphs.batch)  # [N, F]
+        return Plan(node_values={"x": x.masked_fill(drop, 0)})
 
 
 def removal_probability(weight: Tensor, graph: Tensor, size: int, rate: float, threshold: float) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from augment._native import on_host
 from augment._plan import edge_pointer, levels, set_edges
 from augment._segments import edges_of, graphs_of, local_numbers, nodes_by_graph
 
@@ -28,9 +29,9 @@ COLUMNS = 512  # of the dense rows that are held at once
 class PPRDiffusion(BaseTransform):
     """Replace the edges by S = alpha (I - (1 - alpha) T)^-1, T = D^-1/2 (A + I) D^-1/2, sparsified.
 
-    A[i, j] is the `edge_weight` (1 without) of the edge (j, i), D the row sums with the added loops. Computed as the
-    series alpha * sum_k (1 - alpha)^k T^k, cut so that no entry of an undirected graph is off by more than eps / 100,
-    apart from rounding. Entries of at least eps are kept, loops included; the edge (j, i) gets the weight S[i, j].
+    A[i, j] is the `edge_weight` >= 0 (1 without) of the edge (j, i), D the row sums with the added loops. Computed as
+    the series alpha * sum_k (1 - alpha)^k T^k, cut so that no entry of an undirected graph is off by more than eps /
+    100, apart from rounding. Entries of at least eps are kept, loops included; the edge (j, i) gets the weight S[i, j].
 
     Every other per-edge attribute (edge_attr, ...) is dropped: the new edges have none. Memory: N x 512 floats.
 
@@ -146,6 +147,9 @@ def _transition(data: Data, edge_index: Tensor, n: int) -> tuple[Tensor, Tensor,
     dtype = torch.double if double else torch.float
     if weight is None:
         weight = torch.ones(edge_index.size(1), dtype=dtype, device=src.device)
+    elif on_host(weight) and not bool((weight >= 0).all()):
+        edge = int((weight.view(-1) >= 0).int().argmin())
+        raise ValueError(f"edge_weight[{edge}] is {weight.view(-1)[edge].item()}; a diffusion needs weights >= 0")
     weight = torch.cat([weight.view(-1).to(dtype), torch.ones(n, dtype=dtype, device=src.device)])
     scale = torch.zeros(n, dtype=dtype, device=src.device).index_add_(0, dst, weight).rsqrt()
     dst, order = dst.sort(stable=True)

@@ -52,4 +52,4 @@ class DropFeatures(BaseTransform):
             drop = torch.rand(graphs.size, *x.shape[1:], generator=self.generator, device=x.device) < self.rate
             if graphs.size > 1:
                 drop = drop.index_select(0, graphs.batch)  # [N, F]
-        return Plan(node_values={"x": torch.where(drop, 0, x)})
+        return Plan(node_values={"x": x.masked_fill(drop, 0)})

@@ -21,6 +21,7 @@ from augment._segments import (
     count,
     edges_of,
     exact_k,
+    grouped,
     local_numbers,
     nodes_by_graph,
     pointer,
@@ -82,7 +83,7 @@ class PerturbEdges(BaseTransform):
         edges = count(graph, graphs.size)
         draw = torch.rand(new_graph.shape, dtype=torch.double, generator=self.generator, device=pair.device)
         place = (edges.cumsum(0) - edges)[new_graph] + (draw * edges[new_graph]).long()
-        donor = place if graphs.ordered else graph.argsort(stable=True).index_select(0, place)
+        donor = place if grouped(graph, graphs) else graph.argsort(stable=True).index_select(0, place)
 
         new = torch.cat([new, donor.view(1, -1)])
         both_ways = (~one_way)[new_graph].nonzero().view(-1)

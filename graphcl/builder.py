@@ -199,6 +199,8 @@ def check(config: Config, data: Data | GraphStore) -> None:
             f"data.edge_weight[{edge}] is {weight[edge].item()}; encoder '{config.encoder.name}' divides by sums of "
             "weights, which must be at least 0; encoder.name=gin takes negative ones"
         )
+    if weight is not None and "_diffusion'" in repr(config.views) and bool((weight < 0).any()):
+        raise ConfigError("data.edge_weight has negative weights, which a diffusion cannot spread; take other views")
     if data.x is None or data.num_features == 0:
         raise ConfigError("the graphs have no node features (x); set data.features=degree, onehot_degree or ones")
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch.optim import Optimizer
 from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
 
 from graphcl.checkpoint import (
     CheckpointError,
@@ -91,7 +92,8 @@ def save(
     """Write a checkpoint, after it is certain that nothing in it is nan."""
     log.flush()
     check_weights(run.method, place.step, log)
-    own = {"cpu": torch.get_rng_state()}
+    own: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    own["views"] = [generator.get_state() for generator in generators(run.method)]
     if fabric.device.type == "cuda":
         own["cuda"] = torch.cuda.get_rng_state(fabric.device)
     rng: list[Any] = [own]
@@ -198,17 +200,30 @@ def restore(
     torch.set_rng_state(rng["cpu"])
     if fabric.device.type == "cuda" and "cuda" in rng:
         torch.cuda.set_rng_state(rng["cuda"], fabric.device)
+    for generator, drawn in zip(generators(method), rng.get("views", []), strict=False):  # none in earlier versions
+        generator.set_state(drawn)
     return Place(**state["place"])
+
+
+def generators(value: Any) -> list[torch.Generator]:
+    """The generators of a method's views, which are not torch's own, in the order in which it has them."""
+    if isinstance(value, torch.Generator):
+        return [value]
+    if isinstance(value, Method | BaseTransform):
+        value = list(vars(value).values())
+    return [generator for part in value for generator in generators(part)] if isinstance(value, list | tuple) else []
 
 
 def check_weights(method: Method, step: int, log: Metrics) -> None:
     """A gradient can be nan where the loss was not; the weights are then, before any loss shows it."""
-    parameters = dict(method.named_parameters())
-    finite = torch.stack([parameter.isfinite().all() for parameter in parameters.values()])
+    buffers = dict(method.named_buffers())
+    values = dict(method.named_parameters()) | buffers
+    finite = torch.stack([value.isfinite().all() for value in values.values()])
     if not finite.all():
-        name = list(parameters)[int(finite.int().argmin())]
+        name = list(values)[int(finite.int().argmin())]
+        kind = "buffer" if name in buffers else "weight"
         raise NonFiniteLoss(
-            f"weight {name} is nan or infinite after step {step}, though the loss was not. {log.last_good()} "
+            f"{kind} {name} is nan or infinite after step {step}, though the loss was not. {log.last_good()} "
             "Usual ways out: lower train.lr, set train.clip=1, look for a square root or norm of zero in the loss"
         )
 

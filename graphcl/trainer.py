@@ -67,6 +67,8 @@ def fit(run: Run, folder: Path | str | None = None, *, resume: bool = False, pro
     total = min(train.epochs * math.ceil(length / train.accumulate), train.max_steps or sys.maxsize)
 
     place, state = Place(), None
+    if resume and folder is None:
+        raise ValueError("resume=True goes on from the checkpoints of a folder; give fit the run's folder")
     if folder is not None:
         state = open_folder(folder, resume, fabric)
     log = Metrics(fabric, folder, settings.tensorboard)

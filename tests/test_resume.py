@@ -15,6 +15,7 @@ from small_run import Momentum, Rows, small_run
 from torch import Tensor
 from torch_geometric.data import Data
 
+from augment import Compose, DropFeatures
 from graphcl.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint
 from graphcl.data.loaders import Loader
 from graphcl.data.store import GraphStore
@@ -60,6 +61,17 @@ class Dying(Rows):
             if e * len(self) + number >= self.after:
                 raise Cut
             yield batch
+
+
+class OwnDraws(Momentum):
+    """Momentum whose view draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.view = Compose([DropFeatures(0.5, generator=torch.Generator().manual_seed(7))])
+
+    def loss(self, data: Any, group: str = "model") -> dict[str, Tensor]:
+        return super().loss(Data(x=self.view(Data(x=data.x)).x, graph_id=data.graph_id), group)
 
 
 class DyingLoader(Loader):
@@ -376,7 +388,18 @@ class OneLayer(Method):
         self.encoder = torch.nn.Sequential(torch.nn.Linear(6, 8))
 
 
+def test_a_generator_of_a_view_goes_on_where_it_was(tmp_path):
+    fit(small_run(OwnDraws), tmp_path / "whole", progress=False)
+    cut_run(10, tmp_path / "cut", OwnDraws)
+    fit(small_run(OwnDraws), tmp_path / "cut", resume=True, progress=False)
+    assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_nothing_to_resume_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match="resume=True goes on from the checkpoints of a folder; give fit the run's folder"
+    ):
+        fit(small_run(), resume=True, progress=False)
     with pytest.raises(CheckpointError, match=r"nothing to resume: there is no folder .*nowhere"):
         fit(small_run(), tmp_path / "nowhere", resume=True, progress=False)
 

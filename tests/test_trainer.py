@@ -283,6 +283,17 @@ def test_a_nan_gradient_never_reaches_a_checkpoint(tmp_path):
     assert load_checkpoint(tmp_path / "checkpoints")[1]["place"]["step"] == 3
 
 
+def test_an_infinite_buffer_never_reaches_a_checkpoint(tmp_path):
+    class Overflows(Momentum):
+        def after_step(self, progress):
+            super().after_step(progress)
+            self.centre.fill_(float("inf"))
+
+    with pytest.raises(NonFiniteLoss, match=r"buffer centre is nan or infinite after step 1, though the loss was not"):
+        fit(small_run(Overflows, run__checkpoint_every=1), tmp_path, progress=False)
+    assert not list((tmp_path / "checkpoints").iterdir()) and not (tmp_path / "model.safetensors").exists()
+
+
 def test_a_nan_before_any_checkpoint_says_so():
     with pytest.raises(NonFiniteLoss, match=r"at step 1 .*No checkpoint was written before it"):
         fit(small_run(lambda: Breaks(good=0)), progress=False)

@@ -43,7 +43,8 @@ class ADGCL(Method):
     ) -> None:
         super().__init__()
         self.encoder, self.readout, self.tau, self.reg = encoder, readout, tau, reg
-        self.project = mlp(encoder.out_dim, proj_dim or encoder.out_dim, proj_dim or encoder.out_dim)
+        width = encoder.out_dim if proj_dim is None else proj_dim
+        self.project = mlp(encoder.out_dim, width, width)
         self.view_encoder = view_encoder
         self.score = mlp(2 * view_encoder.out_dim, view_hidden, 1)
         self.reads_weights = False  # whether the encoder was seen to

@@ -53,11 +53,11 @@ class ContextPrediction(Method):
         if hops is None and not hasattr(encoder, "layers"):
             raise ValueError(f"{type(encoder).__name__} does not tell its layers; set hops, how far it sees")
         self.encoder, self.context_encoder, self.readout = encoder, context_encoder, readout
-        self.hops = hops or len(encoder.layers)
+        self.hops = len(encoder.layers) if hops is None else hops
         self.context_size, self.negatives = context_size, negatives
         if min(self.hops, context_size, negatives) < 1:
             raise ValueError(
-                f"hops, context_size and negatives must be >= 1, got {hops}, {context_size} and {negatives}"
+                f"hops, context_size and negatives must be >= 1, got {self.hops}, {context_size} and {negatives}"
             )
 
     def loss(self, data: Data, group: str = "model") -> dict[str, Tensor]:

@@ -46,7 +46,8 @@ class GraphCL(Method):
         if objective not in ("infonce", "ntxent", "graphcl_code"):
             raise ValueError(f"objective must be infonce, ntxent or graphcl_code, got {objective!r}")
         self.encoder, self.readout, self.view1, self.view2 = encoder, readout, view1, view2
-        self.project = mlp(encoder.out_dim, proj_dim or encoder.out_dim, proj_dim or encoder.out_dim)
+        width = encoder.out_dim if proj_dim is None else proj_dim
+        self.project = mlp(encoder.out_dim, width, width)
         self.tau, self.objective, self.one_pass = tau, objective, one_pass
 
     def loss(self, data: Data, group: str = "model") -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ class InfoGraph(Method):
     def __init__(self, encoder: Encoder, readout: nn.Module, *, proj_dim: int | None = None) -> None:
         super().__init__()
         self.encoder, self.readout = encoder, readout
-        width = proj_dim or encoder.out_dim
+        width = encoder.out_dim if proj_dim is None else proj_dim
         self.local, self.whole = mlp(encoder.out_dim, width, width), mlp(encoder.out_dim, width, width)
 
     def loss(self, data: Data, group: str = "model") -> dict[str, Tensor]:

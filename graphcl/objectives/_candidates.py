@@ -40,8 +40,10 @@ class Candidates:
             check_shape("weights", weights, *shape)
             if not weights.is_floating_point():
                 raise ValueError(f"weights must be floating-point numbers >= 0, got {weights.dtype}")
-            if on_host(weights) and weights.numel() and not float(weights.detach().min()) >= 0:
-                raise ValueError(f"weights must be >= 0, the smallest is {float(weights.detach().min())}")
+            if on_host(weights) and weights.numel():
+                low, high = (float(end) for end in weights.detach().aminmax())
+                if not 0 <= low <= high < math.inf:
+                    raise ValueError(f"weights must be finite and >= 0, they go from {low} to {high}")
         self.target, self.own, self.mask, self.weights, self.views = target, own, mask, weights, views
         self.items = shape[0]
         self.plain = mask is None and weights is None

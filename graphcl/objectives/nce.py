@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphcl.objectives._cosine import check_shape, check_tau, product, unit
+from graphcl.objectives._cosine import check_shape, check_tau, on_host, product, unit
 
 
 def nce(
@@ -34,7 +34,7 @@ def nce(
     if z_const is None:
         log_z = _log_constant(logits.detach(), kept, len(bank))
     else:
-        if not isinstance(z_const, Tensor) and not z_const > 0:
+        if (not isinstance(z_const, Tensor) or on_host(z_const)) and not z_const > 0:
             raise ValueError(f"z_const must be > 0, got {z_const!r}; nce_constant estimates it")
         log_z = z_const.log() if isinstance(z_const, Tensor) else math.log(z_const)
     # h is the sigmoid of this score; written so, exp(1 / tau) is never formed.
@@ -61,6 +61,8 @@ def draw_negatives(ids: Tensor, size: int, count: int, *, generator: torch.Gener
         raise ValueError(f"a bank of {size} has no negatives; it needs at least 2 items")
     if count < 1:
         raise ValueError(f"at least 1 negative a row is needed, got {count}")
+    if on_host(ids) and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+        raise ValueError(f"ids must be items 0 to {size - 1}, they go from {int(ids.min())} to {int(ids.max())}")
     drawn = torch.randint(size - 1, (len(ids), count), generator=generator, device=ids.device)
     return drawn + (drawn >= ids[:, None])  # steps over the row's own item
 

@@ -35,7 +35,7 @@ def supcon(
         raise ValueError("give either labels [N] or positives [N, N]")
     if labels is not None:
         check_shape("labels", labels, n)
-        if labels.is_floating_point():
+        if labels.is_floating_point() or labels.dtype == torch.bool:
             raise ValueError(f"labels must be integers, got {labels.dtype}")
         lse = streamed.mean_lse_self(anchors, tau, keep=2 * n * n <= FUSED)
         return lse - _class_similarity(anchors, torch.cat([labels, labels])) / tau

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import graphs
 import networkx as nx
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from augment import HeatDiffusion, PPRDiffusion
+from graphcl import ConfigError, build, load_config
 
 NETWORKS = {
     **graphs.real_networks(),
@@ -123,6 +126,20 @@ def test_a_second_graph_gets_its_own_diffusion():
     first, second = view(graphs.from_networkx(NETWORKS["path"])), view(graphs.from_networkx(NETWORKS["star"]))
     assert_close_to(first, ppr_by_hand(adjacency(graphs.from_networkx(NETWORKS["path"])), 0.2), 1e-3)
     assert_close_to(second, ppr_by_hand(adjacency(graphs.from_networkx(NETWORKS["star"])), 0.2), 1e-3)
+
+
+@pytest.mark.parametrize("wrong", [-2.5, float("nan")])
+def test_weights_that_cannot_be_spread_are_refused(wrong):
+    graph = graphs.batch_of([(5, graphs.ring(5), True)])
+    graph.edge_weight = torch.ones(graph.num_edges)
+    graph.edge_weight[3] = wrong
+    for view in (PPRDiffusion(), HeatDiffusion(top_k=2)):
+        with pytest.raises(ValueError, match=rf"edge_weight\[3\] is {wrong}; a diffusion needs weights >= 0"):
+            view(copy.copy(graph))
+    data = Data(x=torch.ones(3, 2), edge_index=torch.tensor([[0, 1], [1, 0]]), edge_weight=torch.tensor([-1.0, 1.0]))
+    views = "views=[[{name: one_of, views: [{name: ppr_diffusion}, {name: identity}]}],[]]"
+    with pytest.raises(ConfigError, match="negative weights, which a diffusion cannot spread"):
+        build(load_config("grace", [views, "encoder={name: gin}", "data.split=random"]), data)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.2, float("nan"), "a"])

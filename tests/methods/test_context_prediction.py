@@ -19,8 +19,8 @@ from graphcl.methods.context_prediction import contrast
 
 def small(hops=2, context_size=2, **settings):
     torch.manual_seed(0)
-    encoders = (MoleculeGIN(8, layers=layers) for layers in (hops, context_size))
-    return ContextPrediction(*encoders, Readout("mean"), context_size=context_size, **settings)
+    encoders = (MoleculeGIN(8, layers=layers) for layers in (hops or 1, context_size))
+    return ContextPrediction(*encoders, Readout("mean"), hops=hops, context_size=context_size, **settings)
 
 
 def with_centres(method, centres):
@@ -175,6 +175,8 @@ def test_an_encoder_without_layers_needs_hops():
     assert ContextPrediction(Rows(), Rows(), Readout(), hops=2).hops == 2
     with pytest.raises(ValueError, match="must be >= 1, got 2, 0 and 1"):
         ContextPrediction(Rows(), Rows(), Readout(), hops=2, context_size=0)
+    with pytest.raises(ValueError, match="must be >= 1, got 0, 2 and 1"):
+        small(hops=0)
 
 
 def test_the_contexts_encoder_has_as_many_layers_as_the_context_is_wide():

@@ -400,5 +400,7 @@ def test_targets_and_types_that_do_not_fit_are_refused(objective, form):
         objective(z1, z2.float(), form=form)
     with pytest.raises(ValueError, match=r"keys. is torch.float32 and the views is torch.float64"):
         objective(z1, z2, keys1=keys.float(), keys2=keys.float(), form=form)
-    with pytest.raises(ValueError, match=r"weights must be >= 0, the smallest is -0.5"):
+    with pytest.raises(ValueError, match=r"weights must be finite and >= 0, they go from -0.5 to"):
         objective(z1, z2, weights=torch.tensor([[1.0, -0.5, 1.0]] * 3).double(), form=form)
+    with pytest.raises(ValueError, match=r"weights must be finite and >= 0, they go from 1.0 to inf"):
+        objective(z1, z2, weights=torch.tensor([[1.0, math.inf, 1.0]] * 3).double(), form=form)

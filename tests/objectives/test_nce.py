@@ -180,7 +180,13 @@ def test_drawn_negatives_are_uniform_over_the_others():
         assert ((others - draws / 5).abs() < 5 * sigma).all()
 
 
-@pytest.mark.parametrize("z_const", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("ids", [[0, 4], [-1, 2]])
+def test_negatives_are_drawn_for_items_of_the_bank(ids):
+    with pytest.raises(ValueError, match=rf"ids must be items 0 to 3, they go from {min(ids)} to {max(ids)}"):
+        draw_negatives(torch.tensor(ids), 4, 2)
+
+
+@pytest.mark.parametrize("z_const", [0.0, -1.0, math.nan, torch.tensor(-1.0)])
 def test_a_constant_that_is_no_sum_of_exponentials_is_refused(z_const):
     z, bank, ids, negatives = problem(2, 4, 3)
     with pytest.raises(ValueError, match=r"z_const must be > 0, got .*; nce_constant estimates it"):

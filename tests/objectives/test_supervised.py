@@ -91,6 +91,7 @@ def test_it_compiles_and_stays_on_the_device():
         ({"labels": torch.zeros(3).long(), "positives": torch.eye(3).bool()}, r"give either labels"),
         ({"labels": torch.zeros(4).long()}, r"labels must be \[3\], got \[4\]"),
         ({"labels": torch.zeros(3)}, r"labels must be integers, got torch\.float32"),
+        ({"labels": torch.zeros(3, dtype=torch.bool)}, r"labels must be integers, got torch\.bool"),
         ({"positives": torch.eye(3)}, r"positives must be a bool mask, got torch\.float32"),
         ({"positives": torch.eye(4).bool()}, r"positives must be \[3, 3\], got \[4, 4\]"),
         ({"labels": torch.zeros(3).long(), "tau": 0.0}, r"tau must be > 0, got 0\.0"),
