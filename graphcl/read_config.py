@@ -274,7 +274,7 @@ def _readable(item: Any, where: str, fields_at: Callable[[list[str]], list[str]]
     if item["type"] in _SHAPES:
         message = f"should be {_SHAPES[item['type']]}"
     if item["type"] == "string_type":
-        message = "should be text, which 2024, yes or no are in quotes of its own alone, such as '\"2024\"'"
+        message = "should be text; what YAML reads as a number, yes or no needs quotes of its own: '\"2024\"'"
     return f"{where}: {_place(loc[:-1])}{loc[-1] if loc else 'config'}: {message}, got {item['input']!r:.80}"
 
 

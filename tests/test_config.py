@@ -168,6 +168,6 @@ def test_json_schema_can_be_made():
 
 def test_text_that_yaml_reads_as_a_number_is_told_the_way_out():
     for override in ("data.name=2024", "run.dir=2024", "data.targets=[NO]"):
-        with pytest.raises(ConfigError, match=r"should be text, .* in quotes of its own"):
+        with pytest.raises(ConfigError, match=r"should be text; .* needs quotes of its own"):
             load_config("graphcl", [override])
     assert load_config("graphcl", ['data.name="2024"']).data.name == "2024"
