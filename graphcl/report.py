@@ -405,9 +405,6 @@ def as_csv(report: Report) -> str:
 # --- blocks in documents ----------------------------------------------------------------------------------------------
 
 
-BLOCK = re.compile(r"<!-- report: (\S+)")
-
-
 def filled(text: str, report: Report, where: str = "the page") -> str:
     """A document with its blocks `<!-- report: NAME [COLUMN] --> ... <!-- end -->` written anew; others are left.
 

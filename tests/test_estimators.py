@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from torch_geometric.data import Batch, Data
 
 import graphcl
-from graphcl import GraphEmbedder, NodeClassifier, NodeEmbedder
+from graphcl import GraphEmbedder, NodeEmbedder
 from graphcl.data.molecules import molecules_to_store
 from graphcl.estimators import pretraining_config
 from graphcl.methods import METHODS
@@ -360,39 +360,6 @@ def test_nodes_come_in_the_order_of_the_graph(nodes):
     backwards.add_nodes_from(reversed(list(karate())))
     backwards.add_edges_from(karate().edges(data=True))
     np.testing.assert_allclose(nodes.transform(backwards), z[::-1], atol=1e-5)
-
-
-def test_columns_of_another_meaning_are_refused(tmp_path):
-    graphs = rings()
-    model = GraphEmbedder(**SMALL).fit(graphs)
-    model.save(tmp_path / "model")
-    other = [nx.relabel_nodes(graph, {}) for graph in rings()]
-    for graph in other:
-        for values in graph.nodes.values():
-            values["c"] = values.pop("b")
-    for fitted in (model, GraphEmbedder.load(tmp_path / "model")):
-        with pytest.raises(ValueError, match=r"have the attributes \['a', 'c'\], .* was fitted on \['a', 'b'\]"):
-            fitted.transform(other)
-        assert fitted.transform([as_data(graph) for graph in graphs]) == pytest.approx(fitted.transform(graphs))
-    with pytest.raises(ValueError, match=r"have the attributes \[\], .* was fitted on \['a', 'b'\]"):
-        model.transform(rings(features=False))
-    with pytest.raises(ValueError, match=r"no node features, those of fit had; .* or fit with features='degree'"):
-        model.transform([Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2)])
-    with pytest.raises(ValueError, match=r"graph 8 has the node attributes \['a', 'c'\], but X: graph 0 has"):
-        model.fit(graphs + other)
-    by_degree = GraphEmbedder(features="degree", **SMALL).fit(graphs)
-    assert by_degree.transform(other) == pytest.approx(by_degree.transform(graphs))
-
-
-def test_columns_of_nodes_are_told_apart_too():
-    graph = rings()[3]
-    other = nx.relabel_nodes(graph, {})
-    for values in other.nodes.values():
-        values["z"] = values.pop("a")
-    labels = [node % 2 for node in graph]
-    for model in (NodeEmbedder(**SMALL).fit(graph), NodeClassifier(**SMALL).fit(graph, labels)):
-        with pytest.raises(ValueError, match=r"have the attributes \['b', 'z'\], .* was fitted on \['a', 'b'\]"):
-            model.predict(other) if isinstance(model, NodeClassifier) else model.transform(other)
 
 
 def test_labels_in_a_graph_are_no_features():

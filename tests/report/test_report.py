@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -20,6 +21,7 @@ from graphcl.paired import paired
 from graphcl.report import as_csv, filled, load_report, markdown, table, unmarked
 
 ROOT = Path(__file__).parent.parent.parent
+BLOCK = re.compile(r"<!-- report: (\S+)")
 
 
 def csv_of(made):
@@ -330,7 +332,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_tables_in_documents_are_those_of_results(page):
     text = page.read_text(encoding="utf-8")
-    names = set(report.BLOCK.findall(text))
+    names = set(BLOCK.findall(text))
     for name in names:
         made = load_report(name, ROOT / "results" / f"{name}.jsonl")
         text = filled(text, made)
@@ -343,4 +345,4 @@ def test_every_shipped_study_has_a_block_in_the_results_page():
     from graphcl.read_config import benchmark_names
 
     text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    assert set(report.BLOCK.findall(text)) == set(benchmark_names()) - {"smoke"}
+    assert set(BLOCK.findall(text)) == set(benchmark_names()) - {"smoke"}
