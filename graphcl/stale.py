@@ -20,8 +20,8 @@ from graphcl.evaluate.baselines import BASELINES
 Row = dict[str, Any]
 READERS = {  # of a data set's kind
     "tu": ("tu",),
-    "molecule": ("molecules", "molecule_files", "scaffolds"),
-    "ogb": ("ogb", "molecules", "molecule_files", "scaffolds"),
+    "molecule": ("molecules", "molecule_files", "labels", "scaffolds"),
+    "ogb": ("ogb", "molecules", "molecule_files", "labels", "scaffolds"),
 }
 DATA = ("sources", "store", "store_file", "_native", "pyg", "loaders", "splits", "features")  # of every data set
 OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)
@@ -49,7 +49,7 @@ EVALUATE = Path(__file__).parent / "evaluate"
 def sources_of(row: Row) -> tuple[str, ...]:
     """The files that a row depends on."""
     entry = DATASETS.get(row["data"])
-    readers = ("files",) if entry is None else READERS.get(entry.kind, ())
+    readers = ("files", "labels") if entry is None else READERS.get(entry.kind, ())
     scorers = next((files for name, files in SCORERS.items() if row["protocol"].startswith(name)), ())
     files = [f"data/{name}" for name in (*DATA, *readers)]
     files += [f"evaluate/{name}" for name in with_imports(("embed", *scorers, *EMBEDDERS.get(row["baseline"], ())))]

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graphcl.data.labels import label_array, label_text, plain_float, targets
 from graphcl.data.store import GraphStore
-
-_UNKNOWN = {"", "nan", "na", "n/a", "null", "none"}  # as molecule_files has them
 
 
 def from_networkx(graphs: Iterable[nx.Graph], y: Any = None, name: str = "networkx") -> GraphStore:
@@ -37,9 +36,11 @@ def from_networkx(graphs: Iterable[nx.Graph], y: Any = None, name: str = "networ
     places = [f"{name}: graph {i}" for i in range(len(listed))]
     store = GraphStore.from_graphs(_graphs(listed, places), name)
     if y is None and any("y" in graph.graph for graph in listed):
-        y = _targets([_label(graph.graph.get("y"), place) for graph, place in zip(listed, places, strict=True)], name)
+        y = targets(
+            [label_text(graph.graph.get("y"), place) for graph, place in zip(listed, places, strict=True)], name
+        )
     if y is not None:
-        y = _label_array(np.asarray(y), f"{name}: y")
+        y = label_array(np.asarray(y), f"{name}: y")
         if len(y) != len(store):
             raise ValueError(f"{name}: {len(y)} labels for {len(store)} graphs; give one each, -1 where unknown")
         store = store._like(y=y)
@@ -59,7 +60,7 @@ def read_graphml_folder(folder: Path) -> GraphStore:
         place = {name: i for i, name in enumerate(store.names)}
         return store._like(y=_labels_csv(folder / "labels.csv", place, suffix=".graphml"))
     if any("y" in graph.graph for graph in graphs):
-        return store._like(y=_targets([str(graph.graph.get("y", "")) for graph in graphs], f"{folder}: y"))
+        return store._like(y=targets([str(graph.graph.get("y", "")) for graph in graphs], f"{folder}: y"))
     return store
 
 
@@ -76,7 +77,7 @@ def read_graphml(path: Path) -> Data:
     labels = [str(values.pop("y", "")) for _, values in graph.nodes(data=True)]
     data = _graph_data(graph, str(path))
     if any(labels):
-        data.y = _targets(labels, f"{path}: node attribute y")
+        data.y = targets(labels, f"{path}: node attribute y")
     data.names = [str(node) for node in graph.nodes]
     return data
 
@@ -124,7 +125,7 @@ def read_npz(path: Path) -> Data:
         raise ValueError(f"{path}: edge_attr has {len(edge_attr)} rows for {ends.shape[1]} edges")
     data = _node_data(ends, nodes, x, edge_attr, str(path))
     if "y" in arrays:
-        data.y = _label_array(arrays["y"], f"{path}: y")
+        data.y = label_array(arrays["y"], f"{path}: y")
     for part in ("train_mask", "val_mask", "test_mask"):
         if part in arrays:
             if arrays[part].dtype != bool:
@@ -315,68 +316,6 @@ def _float_array(values: np.ndarray, where: str) -> np.ndarray:
     return values
 
 
-def _label_array(values: np.ndarray, where: str) -> Tensor:
-    if values.ndim not in (1, 2) or values.dtype.kind not in "fiub":
-        raise ValueError(f"{where} must be numbers [N] or [N, T], got {values.dtype} {values.shape}")
-    if values.dtype.kind == "f":
-        if np.isinf(values).any():
-            raise ValueError(f"{where} has infinite values; NaN stands for unknown")
-        return torch.from_numpy(values.astype(np.float32))
-    if values.dtype.kind == "i" and values.min(initial=0) < -1:
-        raise ValueError(f"{where} has the class {values.min()}; classes count from 0, -1 is unknown")
-    return torch.from_numpy(values.astype(np.int64))
-
-
-def _label(value: Any, where: str) -> str:
-    """The label that a NetworkX graph has, as text; empty if it has none."""
-    if value is None:
-        return ""
-    if not isinstance(value, str | int | float | np.generic):
-        raise ValueError(
-            f"{where}: its attribute y is {value!r:.60}; it must be one number or text, else give y= [B, T]"
-        )
-    return str(value)
-
-
-def _targets(texts: Sequence[str], where: str) -> Tensor:
-    """Labels from text: whole numbers are classes, other numbers values, anything else classes by name.
-
-    An empty text, nan, NA, N/A, null and none are unknown, and so is -1 among classes.
-    """
-    given = ["" if text.strip().lower() in _UNKNOWN else text.strip() for text in texts]
-    try:
-        values = np.array([_number(text) if text else np.nan for text in given])
-        whole = np.where(np.isnan(values), -1, values)
-        finite = bool(np.isfinite(whole).all())
-        if finite and np.abs(whole).max(initial=0) >= 2**53:  # there float64 makes one of two numbers
-            raise ValueError
-    except ValueError:
-        _tell_of_minus(given, where)
-        names = {text: i for i, text in enumerate(sorted(set(given) - {"", "-1"}))}
-        return torch.tensor([names.get(text, -1) for text in given])
-    if finite and (whole == np.round(whole)).all():
-        if not any("." in text for text in given):
-            _tell_of_minus(given, where)
-            return _label_array(whole.astype(np.int64), where)
-        warnings.warn(f"{where}: the labels are read as values; write classes as 1, not as 1.0", stacklevel=3)
-    return _label_array(values, where)
-
-
-def _tell_of_minus(given: Sequence[str], where: str) -> None:
-    if number := given.count("-1"):
-        warnings.warn(
-            f"{where}: {number} of {len(given)} labels are -1, which means unknown; if it is a class, write the "
-            "classes as 0, 1, 2 ... or as names",
-            stacklevel=4,
-        )
-
-
-def _number(text: str) -> float:
-    if "_" in text:  # Python would read 1_0 as 10
-        raise ValueError(text)
-    return float(text)
-
-
 def _labels_csv(path: Path, place: dict[str, int], suffix: str = "") -> Tensor:
     """Labels [N] in the order of `place`; unlisted ones are unknown."""
     texts = [""] * len(place)
@@ -389,7 +328,7 @@ def _labels_csv(path: Path, place: dict[str, int], suffix: str = "") -> Tensor:
         if len(cells) != 2:
             raise ValueError(f"{path}: line {line}: {len(cells)} columns, a name and a label are needed")
         texts[place[name]] = cells[1]
-    return _targets(texts, str(path))
+    return targets(texts, str(path))
 
 
 def _named_once(rows: Sequence[tuple[int, list[str]]], path: Path, suffix: str = "") -> list[str]:
@@ -413,7 +352,7 @@ def _cells(cells: Sequence[str], where: str) -> list[float]:
     numbers = []
     for cell in cells:
         try:
-            number = _number(cell)
+            number = plain_float(cell)
         except ValueError:
             raise ValueError(f"{where}: {cell!r} is not a number") from None
         if not _finite(number):

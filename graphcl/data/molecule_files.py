@@ -28,6 +28,7 @@ from rdkit import rdBase
 from torch import Tensor
 
 from graphcl.data.cache import cached, store_place
+from graphcl.data.labels import UNKNOWN, plain_float
 from graphcl.data.molecules import CHUNK, PARSER, MoleculeFeatures, Rejected, in_processes, refuse_none, store_of
 from graphcl.data.sdf import LATIN1, properties, records, smiles_of
 from graphcl.data.store import GraphStore
@@ -37,7 +38,6 @@ BLOCK = 10_000
 READER = 1  # to be raised with every change of what a file becomes
 _LARGEST = float(np.finfo(np.float32).max)
 LARGEST_CELL = 1 << 20  # characters; the limit of Python, 131,072, is less than some notes have
-_MISSING = {"", "nan", "na", "n/a", "null", "none"}
 _HEADER = ["row", "line", "id", "smiles", "reason"]
 
 
@@ -220,12 +220,10 @@ def _column(name: str, header: Sequence[str]) -> int:
 
 
 def _number(cell: Any, line: int, column: str) -> float:
-    if cell is None or (isinstance(cell, str) and cell.strip().lower() in _MISSING):
+    if cell is None or (isinstance(cell, str) and cell.strip().lower() in UNKNOWN):
         return math.nan
     try:
-        if isinstance(cell, str) and "_" in cell:  # Python would read 1_0 as 10
-            raise ValueError
-        value = float(cell)
+        value = plain_float(cell) if isinstance(cell, str) else float(cell)
     except (TypeError, ValueError):
         raise ValueError(
             f"line {line}, column {column!r}: {cell!r} is not a number; labels are numbers (classes 0 and 1), or empty "

@@ -9,7 +9,6 @@ from test_sources import equal
 from torch_geometric.data import Data
 
 from graphcl import build, load_config
-from graphcl.data import files, molecule_files
 from graphcl.data.features import normalize, prepared, with_features
 from graphcl.data.files import from_networkx
 from graphcl.data.sources import load_data
@@ -312,10 +311,6 @@ def test_labels_that_are_missing_in_graphml(tmp_path):
         (tmp_path / "labels.csv").write_text("file,label\ng,null\n")
         assert load_data(tmp_path).y.tolist() == [-1]
     assert load_data(tmp_path / "g.graphml").y.tolist() == [1, -1, 0]
-
-
-def test_molecule_files_and_others_miss_labels_alike():
-    assert files._UNKNOWN == molecule_files._MISSING
 
 
 def test_csv_without_features(tmp_path):
