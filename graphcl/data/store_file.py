@@ -17,7 +17,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -27,12 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch_geometric.data import Data
 
+from graphcl.data.locked_folder import locked_folder, remove_leftovers, sync_folder, umask
 from graphcl.data.store import GraphStore
-
-try:
-    import fcntl
-except ImportError:  # on Windows a build that died leaves its folder behind
-    fcntl = None  # type: ignore[assignment]
 
 FORMAT, VERSION = "graphcl-store", 2
 REQUIRED = {"x", "src", "dst", "node_ptr", "edge_ptr"}
@@ -43,7 +38,6 @@ _TYPES = {*_INTEGERS, *(np.dtype(name).str for name in ("f2", "f4", "f8"))}
 _HEADER = 128  # bytes
 _BLOCK = 1 << 23  # bytes that are read or converted at a time
 _SMALL = 1 << 26  # bytes of a store that is verified whenever it is opened as a data set: a tenth of a second
-_TEMPORARY = ".graphcl-store-"
 
 
 class Texts(Sequence[str]):
@@ -144,8 +138,8 @@ class StoreWriter:
         if self.folder.exists():
             raise FileExistsError(f"{self.folder} is there already; remove it or give another folder")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(self.folder.parent)
-        self._building, self._lock = _locked_folder(self.folder.parent)
+        remove_leftovers(self.folder.parent)
+        self._building, self._lock = locked_folder(self.folder.parent)
         self._columns: dict[str, _Column] = {}
         self._open = True
 
@@ -244,15 +238,15 @@ class StoreWriter:
                 json.dump(meta, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
-            _sync_folder(self._building)
-            self._building.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+            sync_folder(self._building)
+            self._building.chmod(0o777 & ~umask())  # mkdtemp makes it private
             try:
                 os.rename(self._building, self.folder)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 raise FileExistsError(f"{self.folder} was built by another process meanwhile; open that one") from None
-            _sync_folder(self.folder.parent)
+            sync_folder(self.folder.parent)
         except BaseException:
             self.discard()
             raise
@@ -276,67 +270,6 @@ class StoreWriter:
     def _must_be_open(self) -> None:
         if not self._open:
             raise ValueError(f"{self.folder}: the writer is closed; make another one")
-
-
-def _locked_folder(parent: Path) -> tuple[Path, int | None]:
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=parent))
-        try:
-            lock = _lock(folder)
-        except OSError:  # a file system without locks: what a killed build leaves there is not cleared away
-            return folder, None
-        if lock is not None and folder.is_dir():  # else another build took it for a leftover before it was locked
-            return folder, lock
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """The folder's lock, which the system frees when the process ends however it ends; None if another holds it.
-
-    OSError where there are no locks.
-    """
-    if fcntl is None:
-        raise OSError("this system has no flock")
-    try:
-        held = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(held)
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
-    return held
-
-
-def _remove_leftovers(parent: Path) -> None:
-    for folder in parent.glob(f"{_TEMPORARY}*"):
-        try:
-            held = _lock(folder)
-        except OSError:
-            return
-        if held is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(held)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(held)
-    finally:
-        os.close(held)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _header(dtype: str, shape: tuple[int, ...]) -> bytes:

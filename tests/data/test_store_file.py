@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from test_store import graph_lists, same, three
 from torch_geometric.data import Data
 
-from graphcl.data import store_file
+from graphcl.data import locked_folder, store_file
 from graphcl.data.store import GraphStore
 from graphcl.data.store_file import StoreWriter, Texts, open_checked
 
@@ -377,12 +377,12 @@ def test_a_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkey
         def flock(held, how):
             raise OSError(errno.EBADF, "no locks here")
 
-    monkeypatch.setattr(store_file, "fcntl", NoLocks)
-    (tmp_path / f"{store_file._TEMPORARY}other").mkdir()  # maybe another's, at work
+    monkeypatch.setattr(locked_folder, "fcntl", NoLocks)
+    (tmp_path / f"{locked_folder.TEMPORARY}other").mkdir()  # maybe another's, at work
     with StoreWriter(tmp_path / "store", name="three") as writer:
         writer.append(three())
     assert len(GraphStore.open(tmp_path / "store")) == 3
-    assert (tmp_path / f"{store_file._TEMPORARY}other").is_dir()
+    assert (tmp_path / f"{locked_folder.TEMPORARY}other").is_dir()
 
 
 def test_a_build_that_another_one_overtook(tmp_path):
