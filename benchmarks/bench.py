@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import growth
 import rows
+import rows_losses
 import rows_molecules
 import torch
 from limits import limits
@@ -111,24 +112,33 @@ ROWS: dict[str, Row] = {
     "grace_epoch": Row(rows.grace_epoch, "GRACE epoch, against PyGCL's example", "masks", 3, 4),
     "grace_epoch_pygcl": Row(rows.grace_epoch, "GRACE epoch, against PyGCL's own loss", "PyGCL"),
     "grace_epoch_graphssl": Row(rows.grace_epoch, "GRACE epoch, against graphssl's own loss", "graphssl"),
-    "infonce": Row(rows.infonce_both, "InfoNCE streamed, against PyGCL's masks", "masks", 4.5, 5),
-    "infonce_dense": Row(rows.infonce_both, "InfoNCE streamed, against dense cross entropy", "dense", 2, 2.3),
-    "infonce_pygcl": Row(rows.infonce_both, "InfoNCE streamed, against PyGCL itself", "PyGCL"),
-    "infonce_memory": Row(rows.infonce_both, "InfoNCE's memory, against PyGCL's masks", "masks", 25, 28, memory=True),
-    "infonce_memory_dense": Row(
-        rows.infonce_both, "InfoNCE's memory, against dense cross entropy", "dense", 6, 7, memory=True
+    "infonce": Row(rows_losses.infonce_both, "InfoNCE streamed, against PyGCL's masks", "masks", 4.5, 5),
+    "infonce_dense": Row(rows_losses.infonce_both, "InfoNCE streamed, against dense cross entropy", "dense", 2, 2.3),
+    "infonce_pygcl": Row(rows_losses.infonce_both, "InfoNCE streamed, against PyGCL itself", "PyGCL"),
+    "infonce_memory": Row(
+        rows_losses.infonce_both, "InfoNCE's memory, against PyGCL's masks", "masks", 25, 28, memory=True
     ),
-    "infonce_memory_pygcl": Row(rows.infonce_both, "InfoNCE's memory, against PyGCL itself", "PyGCL", memory=True),
-    "ntxent": Row(rows.ntxent_time, "NT-Xent, against PyGCL's masks", "masks"),
-    "ntxent_pygcl": Row(rows.ntxent_time, "NT-Xent, against PyGCL itself", "PyGCL"),
-    "ntxent_graphssl": Row(rows.ntxent_time, "NT-Xent, against graphssl itself", "graphssl"),
-    "queue": Row(rows.queue, "queue loss, against its two bare products", "gemms", 0.95, 0.83, at_most=True),
-    "queue_moco": Row(rows.queue, "queue loss, against MoCo's clone of the queue", "MoCo"),
+    "infonce_memory_dense": Row(
+        rows_losses.infonce_both, "InfoNCE's memory, against dense cross entropy", "dense", 6, 7, memory=True
+    ),
+    "infonce_memory_pygcl": Row(
+        rows_losses.infonce_both, "InfoNCE's memory, against PyGCL itself", "PyGCL", memory=True
+    ),
+    "ntxent": Row(rows_losses.ntxent_time, "NT-Xent, against PyGCL's masks", "masks"),
+    "ntxent_pygcl": Row(rows_losses.ntxent_time, "NT-Xent, against PyGCL itself", "PyGCL"),
+    "ntxent_graphssl": Row(rows_losses.ntxent_time, "NT-Xent, against graphssl itself", "graphssl"),
+    "queue": Row(rows_losses.queue, "queue loss, against its two bare products", "gemms", 0.95, 0.83, at_most=True),
+    "queue_moco": Row(rows_losses.queue, "queue loss, against MoCo's clone of the queue", "MoCo"),
     "infonce_full": Row(
-        rows.infonce_full, "InfoNCE of a whole graph, against its products", "products", 0.75, 0.85, long=True
+        rows_losses.infonce_full, "InfoNCE of a whole graph, against its products", "products", 0.75, 0.85, long=True
     ),
     "infonce_full_memory": Row(
-        rows.infonce_full_memory, "memory of InfoNCE of a whole graph, against 1 GB", "1 GB", 1, long=True, at_most=True
+        rows_losses.infonce_full_memory,
+        "memory of InfoNCE of a whole graph, against 1 GB",
+        "1 GB",
+        1,
+        long=True,
+        at_most=True,
     ),
     "growth_graphs": Row(
         growth.graphs, "time of a graph, dearest size against cheapest", "cheapest", 1.3, None, True, "dearest", True

@@ -24,6 +24,7 @@ import growth
 import limits
 import measure
 import rows
+import rows_losses
 import rows_molecules
 from measure import Measured
 
@@ -42,11 +43,11 @@ TINY = {
     rows.chem_pretraining: {"count": 6, "width": 8},
     rows.tu_epoch: {"batches": 1},
     rows.grace_epoch: {"hidden": 8},
-    rows.infonce_both: {"n": 20, "d": 4},
-    rows.ntxent_time: {"n": 20, "d": 4},
-    rows.queue: {"count": 4, "k": 30, "d": 4},
-    rows.infonce_full: {"n": 30, "d": 4},
-    rows.infonce_full_memory: {"n": 30, "d": 4},
+    rows_losses.infonce_both: {"n": 20, "d": 4},
+    rows_losses.ntxent_time: {"n": 20, "d": 4},
+    rows_losses.queue: {"count": 4, "k": 30, "d": 4},
+    rows_losses.infonce_full: {"n": 30, "d": 4},
+    rows_losses.infonce_full_memory: {"n": 30, "d": 4},
     rows_molecules.parsing: {"count": 4},
     rows_molecules.molecule_memory: {"count": 4},
     rows_molecules.alike: {"count": 4, "width": 8},
@@ -66,9 +67,9 @@ def numba():
 def brief(monkeypatch, tmp_path):
     """One repeat of everything, no further processes, small products for limits."""
     monkeypatch.setenv("GRAPHCL_CACHE", os.environ.get("GRAPHCL_CACHE", str(tmp_path)))
-    for module in (rows, rows_molecules, growth):
+    for module in (rows_losses, rows_molecules, growth):
         monkeypatch.setattr(module, "in_fresh_process", lambda function, *arguments: function(*arguments))
-    for module in (rows, rows_molecules, limits):
+    for module in (rows, rows_losses, rows_molecules, limits):
         monkeypatch.setattr(
             module,
             "medians",
@@ -124,10 +125,10 @@ def test_libraries_are_measured_where_they_are(monkeypatch, brief):
     module("GCL.models", DualBranchContrast=DualBranchContrast)
     module("graphssl")
     module("graphssl.losses")
-    module("graphssl.losses.nt_xent", NTXentLoss=lambda tau: lambda z1, z2: rows.ntxent(z1, z2, tau))
+    module("graphssl.losses.nt_xent", NTXentLoss=lambda tau: lambda z1, z2: rows_losses.ntxent(z1, z2, tau))
     assert {"PyGCL", "graphssl"} <= rows.grace_epoch(CPU, hidden=8).sides.keys()
-    assert {"PyGCL", "graphssl"} <= rows.ntxent_time(CPU, n=9, d=4).sides.keys()
-    found = rows.infonce_both(CPU, n=9, d=4)
+    assert {"PyGCL", "graphssl"} <= rows_losses.ntxent_time(CPU, n=9, d=4).sides.keys()
+    found = rows_losses.infonce_both(CPU, n=9, d=4)
     assert "PyGCL" in found.sides and "PyGCL" in found.peaks
 
 
@@ -287,7 +288,7 @@ def test_a_fresh_process_is_another_one():
 
 
 def row(**changes):
-    return bench.Row(rows.queue, "what", "theirs")._replace(**changes)
+    return bench.Row(rows_losses.queue, "what", "theirs")._replace(**changes)
 
 
 @pytest.mark.parametrize(
