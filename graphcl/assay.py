@@ -39,6 +39,7 @@ from graphcl.runlog import write_environment
 
 SPLITS = ("scaffold", "random_scaffold", "random")
 RATIOS = (0.8, 0.1, 0.1)
+CLASSES = 10  # so many whole values may be meant as classes
 FILES = {
     *("predictor.json", "model.safetensors", "report.json", "report.md", "environment.json"),
     *("predictions.csv", "rejected.csv"),
@@ -110,6 +111,13 @@ def read_assay(
             raise ValueError(
                 f"{path}: target {name!r} has only the values {written}; write the two classes as 0 and 1, and leave "
                 "the cell empty where nothing is known"
+            )
+        if 2 < len(values) <= CLASSES and all(value.is_integer() for value in values):
+            written = ", ".join(f"{value:g}" for value in values)
+            warnings.warn(
+                f"{path}: target {name!r} has only the values {written} and is learned as a number (regression); if "
+                "they are classes, make a column of 0 and 1 for each",
+                stacklevel=2,
             )
         if len(values) == 2 and values != [0, 1]:
             low, high = values
@@ -244,6 +252,7 @@ def tune(
         "targets": list(assay.targets),
         "molecules": len(assay.store),
         "rejected": len(assay.rejected),
+        "unlabelled": len(assay.store) - sum(len(numbers) for numbers in parts),
         "split": {"kind": how, "seed": None if how in ("ogb", "scaffold") else split_seed}
         | {part: len(numbers) for part, numbers in parts._asdict().items()},
         "left_out": [name for name, one in zip(assay.targets, kept.config.learned, strict=True) if not one],
@@ -346,6 +355,7 @@ def markdown(report: dict[str, Any]) -> str:
     left_out = report["left_out"]
     how = "OGB's own" if split["kind"] == "ogb" else split["kind"]
     parts = ", ".join(f"{part} {split[part]:,}" for part in Split._fields)
+    unlabelled = f", {report['unlabelled']:,} without a label" if report["unlabelled"] else ""
     kinds = "Inactive + active" if report["kind"] == "classification" else "Values"
     labels = [f"{kinds}: {said(numbers)}." for numbers in report["counts"].values()]
     each = table_of_targets(report, shown, HEADS)
@@ -358,7 +368,7 @@ def markdown(report: dict[str, Any]) -> str:
     paragraphs = [
         f"# {several(report['targets'])} of {report['assay']}",
         f"{report['kind'].capitalize()}, {report['molecules']:,} molecules ({report['rejected']:,} rows are none), "
-        f"{how} split: {parts}.",
+        f"{how} split: {parts}{unlabelled}.",
         *(labels if len(labels) == 1 else []),
         *([f"Left out, as the split cannot teach or score them: {several(left_out)}."] if left_out else []),
         f"Scores on test, {over} on one split:",

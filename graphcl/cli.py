@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -158,7 +159,7 @@ def datasets() -> None:
     out.print(table)
     out.print(
         "Own graphs: data.name=PATH of a folder of .graphml files, a .graphml, an .npz, "
-        "a folder with edges.csv, or a molecule file: .smi, .csv, .sdf, .parquet (docs/data.md)"
+        "a folder with edges.csv, or a molecule file: .smi, .csv, .tsv, .sdf, .parquet (docs/data.md)"
     )
 
 
@@ -318,6 +319,8 @@ def splits_named(run: Run) -> str:
 def main() -> None:
     """Entry point: every mistake is one readable message and exit code 2; GRAPHCL_DEBUG=1 shows the traceback."""
     tune_memory()
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the place in our code
     try:
         app()
     except (ValueError, OSError, RuntimeError, ImportError) as error:
@@ -327,3 +330,5 @@ def main() -> None:
         if not isinstance(error, (ValueError, OSError)):
             print("(GRAPHCL_DEBUG=1 shows where)", file=sys.stderr)
         sys.exit(2)
+    finally:
+        warnings.formatwarning = before

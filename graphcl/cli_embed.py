@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 Molecules = Annotated[
     Path,
-    typer.Argument(help=".csv, .smi, .sdf (also .gz) or .parquet", exists=True, dir_okay=False, show_default=False),
+    typer.Argument(
+        help=".csv, .tsv, .smi, .sdf (also .gz) or .parquet", exists=True, dir_okay=False, show_default=False
+    ),
 ]
 Rows = Annotated[Path, typer.Option("--output", "-o", help="file to write, .csv or .parquet", show_default=False)]
 
@@ -116,6 +118,11 @@ def embed(
     from graphcl.molecule_tables import check_output
 
     if molecules is not None:
+        if output.suffix == ".npz":
+            raise ValueError(
+                f"output {str(output)!r}: a row for each row of a file goes to .csv or .parquet; for arrays of its "
+                "molecules alone give the molecules by --data"
+            )
         check_output(output)
         if not molecules.is_file():
             raise ValueError(f"there is no file {str(molecules)!r}")

@@ -119,7 +119,7 @@ def finetune(
         tune,
         write_folder,
     )
-    from graphcl.data.molecule_files import id_column
+    from graphcl.data.molecule_formats import id_column
     from graphcl.evaluate.finetune import Settings
 
     check_split(split, ogb)

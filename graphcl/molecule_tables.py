@@ -17,7 +17,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from graphcl.data.molecule_files import id_column, named, read_blocks
+from graphcl.data.molecule_files import named, read_blocks
+from graphcl.data.molecule_formats import id_column
 from graphcl.data.molecules import MoleculeFeatures, Rejected, parse_block, store_of
 from graphcl.data.store import GraphStore
 
@@ -100,7 +101,7 @@ def stream(
 
     score: store of b molecules -> [b, columns].  smiles, ids: columns of the file, see `read_blocks`; without ids the
     row number.  strict: stop at the first row that is no molecule.  tell: called after every block.
-    Raises ValueError as `read_blocks` does, and if no row is a molecule; then nothing is written.
+    Raises ValueError as `read_blocks` does, then nothing is written, and if no row is a molecule, after writing why.
     """
     if Path(output).exists() and os.path.samefile(path, output):
         raise ValueError(f"{path} would be written over; choose another output")
@@ -124,9 +125,13 @@ def stream(
             done = Streamed(done.rows + len(names), done.molecules + len(parsed.kept))
             if tell is not None:
                 tell(done)
-        if done.molecules == 0:
-            first_one = f"; the first: {_said(first)}" if first is not None else ""
-            raise ValueError(f"{path}: none of {done.rows} rows is a molecule{first_one}; nothing is written")
+        if done.rows == 0:
+            raise ValueError(f"{path}: there are no rows; nothing is written")
+    if first is not None and done.molecules == 0:
+        raise ValueError(
+            f"{path}: none of {done.rows} rows is a molecule; the first: {_said(first)}; {output} has every row with "
+            "its reason"
+        )
     return done
 
 

@@ -20,8 +20,8 @@ from graphcl.evaluate.baselines import BASELINES
 Row = dict[str, Any]
 READERS = {  # of a data set's kind
     "tu": ("tu",),
-    "molecule": ("molecules", "molecule_files", "labels", "scaffolds"),
-    "ogb": ("ogb", "molecules", "molecule_files", "labels", "scaffolds"),
+    "molecule": ("molecules", "molecule_files", "molecule_formats", "labels", "scaffolds"),
+    "ogb": ("ogb", "molecules", "molecule_files", "molecule_formats", "labels", "scaffolds"),
 }
 DATA = ("sources", "store", "store_file", "_native", "pyg", "loaders", "splits", "features")  # of every data set
 OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)

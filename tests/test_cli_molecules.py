@@ -322,8 +322,7 @@ def test_mistakes_of_files_are_told(run, tuned, place):
         ([*finetune, "assay.csv", "--target", "p_np", "--split", "scafold"], "did you mean 'scaffold'"),
         ([*finetune, "assay.csv", "--target", "p_np", "--dropout", "1"], "dropout must be in [0, 1)"),
         ([*finetune, "assay.csv", "--target", "p_np", "--strict"], "line 4"),
-        (["predict", tuned[0], "bad.csv", "-o", "never.csv"], "none of 2 rows is a molecule; the first: line 2, 'xx'"),
-        (["predict", tuned[0], "none.csv", "-o", "never.csv"], "none of 0 rows is a molecule"),
+        (["predict", tuned[0], "none.csv", "-o", "never.csv"], "none.csv: there are no rows"),
         (["predict", tuned[0], "assay.csv", "-o", "never.csv", "--strict"], "line 4"),
         (["predict", tuned[0], "assay.csv", "-o", "never.xlsx"], "must end in .csv or .parquet"),
         (["predict", tuned[0], "assay.csv", "-o", "no/never.csv"], "there is no folder 'no'"),
@@ -335,7 +334,7 @@ def test_mistakes_of_files_are_told(run, tuned, place):
         ),
         (["embed", "small", "good.csv", "-o", "never.csv", "--precision", "half"], "bf16-mixed, got 'half'"),
         (["predict", "small", "good.csv", "-o", "never.csv"], "holds no fine-tuned model"),
-        (["embed", "small", "assay.csv", "-o", "never.npz"], "must end in .csv or .parquet"),
+        (["embed", "small", "assay.csv", "-o", "never.npz"], "give the molecules by --data"),
         (["embed", "small", "nothing.csv", "-o", "never.csv"], "there is no file 'nothing.csv'"),
         (["embed", "small", "good.csv", "--data", "bbbp", "-o", "never.csv"], "are both given; give one"),
         (["embed", "nosuch", "good.csv", "-o", "never.csv"], "no pretrained encoder 'nosuch'"),
@@ -344,6 +343,9 @@ def test_mistakes_of_files_are_told(run, tuned, place):
         assert code == 2 and said in text, (args, text)
     assert not (place / "never").exists() and not list(place.glob("never*")) and not list(place.glob(".never*"))
     assert len(read(place / "good.csv")) == 2
+    code, text = run("predict", tuned[0], "bad.csv", "-o", "empty.csv")
+    assert code == 2 and "none of 2 rows is a molecule; the first: line 2, 'xx'" in text and "empty.csv has" in text
+    assert [row["reason"] for row in read(place / "empty.csv")] == ["not a SMILES string", "empty"]
 
 
 @pytest.mark.parametrize("name", ["molecule_gin", "molecule_gcn", "molecule_sage", "molecule_gat"])

@@ -1,16 +1,12 @@
 """Molecules from files, block by block in bounded memory; parsed once, in several processes, into the cache.
 
-`.smi` and `.txt` (SMILES and an optional name on each line), `.csv`, `.sdf`, each also as `.gz`, and `.parquet`.
 A row that cannot be read is a row with a reason, so that nothing is lost unseen and lines can be matched with the file.
 """
 
 from __future__ import annotations
 
 import csv
-import difflib
 import gzip
-import io
-import math
 import os
 import shutil
 import zlib
@@ -19,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,16 +24,13 @@ from rdkit import rdBase
 from torch import Tensor
 
 from graphcl.data.cache import cached, store_place
-from graphcl.data.labels import UNKNOWN, plain_float
+from graphcl.data.molecule_formats import READERS, Wanted, format_of, id_column
 from graphcl.data.molecules import CHUNK, PARSER, MoleculeFeatures, Rejected, in_processes, refuse_none, store_of
-from graphcl.data.sdf import LATIN1, properties, records, smiles_of
 from graphcl.data.store import GraphStore
 from graphcl.process import usable_cores
 
 BLOCK = 10_000
-READER = 1  # to be raised with every change of what a file becomes
-_LARGEST = float(np.finfo(np.float32).max)
-LARGEST_CELL = 1 << 20  # characters; the limit of Python, 131,072, is less than some notes have
+READER = 2  # to be raised with every change of what a file becomes
 _HEADER = ["row", "line", "id", "smiles", "reason"]
 
 
@@ -50,28 +43,6 @@ class MoleculeBlock(NamedTuple):
     ids: list[str | None]
     y: NDArray[np.float32] | None  # [b, T], NaN: missing
     reasons: list[str | None]  # why the row cannot be read; a SMILES that is no molecule is found out later
-
-
-class _Row(NamedTuple):
-    line: int
-    smiles: str
-    id: str | None = None
-    labels: list[float] = []  # noqa: RUF012
-    reason: str | None = None
-
-
-class _Wanted(NamedTuple):
-    """Columns by name."""
-
-    smiles: str | None
-    targets: tuple[str, ...]
-    ids: str | None
-
-
-def _format(path: Path) -> str:
-    """`.csv` of `a.csv` and of `a.csv.gz`."""
-    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    return plain.suffix.lower()
 
 
 def read_blocks(
@@ -89,37 +60,17 @@ def read_blocks(
     the line too for a label that is no number.
     """
     path = Path(path)
-    if _format(path) not in _READERS:
-        raise ValueError(f"{path}: not a molecule file; known: .smi .txt .csv .sdf (also .gz) and .parquet")
+    format_of(path)
     ids = id_column(path) if ids is None else ids
     with path.open("rb") as file:
-        yield from _blocks(file, path, _Wanted(smiles, tuple(targets), ids), block)
+        yield from _blocks(file, path, Wanted(smiles, tuple(targets), ids), block)
 
 
-def id_column(path: str | Path) -> str | None:
-    """`id`, if a column of a .csv or .parquet file is called exactly so; then the rows are named by it."""
-    path = Path(path)
-    try:
-        if _format(path) == ".csv":
-            opened = gzip.open if path.suffix.lower() == ".gz" else open
-            with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-                header = next(csv.reader(file, strict=True), [])
-        elif _format(path) == ".parquet":
-            import pyarrow.parquet as pq
-
-            header = pq.read_schema(path).names
-        else:
-            return None
-    except (ValueError, csv.Error, EOFError, OSError, zlib.error):  # who reads the rows tells it, with the place
-        return None
-    return "id" if "id" in header else None
-
-
-def _blocks(file: BinaryIO, path: Path, wanted: _Wanted, block: int) -> Iterator[MoleculeBlock]:
+def _blocks(file: BinaryIO, path: Path, wanted: Wanted, block: int) -> Iterator[MoleculeBlock]:
     plain = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.suffix.lower() == ".gz" else file
     first = 0
     try:
-        rows = _READERS[_format(path)](plain, wanted)
+        rows = READERS[format_of(path)](plain, wanted)
         while part := list(islice(rows, block)):
             yield MoleculeBlock(
                 list(range(first, first + len(part))),
@@ -134,164 +85,6 @@ def _blocks(file: BinaryIO, path: Path, wanted: _Wanted, block: int) -> Iterator
         raise ValueError(f"{path}: {error}; save it as UTF-8") from None
     except (ValueError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-# --- the formats ------------------------------------------------------------------------------------------------------
-
-
-def _smi(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
-    for name, known in ((wanted.smiles, "smiles"), (wanted.ids, "name"), *((target, "") for target in wanted.targets)):
-        if name not in (None, known):
-            raise ValueError(f"no column {name!r}; a .smi file has SMILES and names only, labels need a .csv")
-    blank: list[int] = []  # they count only if something follows
-    for line, text in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
-        cells = text.split(maxsplit=1)
-        if not cells:
-            blank.append(line)
-            continue
-        if line == 1 and cells[0].lower().startswith("smiles"):  # no molecule's does
-            continue
-        yield from (_Row(number, "") for number in blank)
-        blank.clear()
-        yield _Row(line, cells[0], cells[1].strip() if len(cells) > 1 else None)
-
-
-def _csv(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
-    limit = csv.field_size_limit(LARGEST_CELL)
-    try:
-        yield from _csv_rows(file, wanted)
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _csv_rows(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
-    # strict: else a quote that is not closed takes the rest of the file into one cell, unseen.
-    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
-    header = next(reader, [])
-    smiles, ids, targets = _columns(wanted, header)
-    blank: list[int] = []
-    line = reader.line_num + 1
-    try:
-        for cells in reader:
-            begins, line = line, reader.line_num + 1
-            if not cells:
-                blank.append(begins)
-                continue
-            yield from (_Row(number, "", labels=[math.nan] * len(targets)) for number in blank)
-            blank.clear()
-            if len(cells) != len(header):
-                reason = f"{len(cells)} cells, the header has {len(header)}"
-                # What a short row has is in its place, in a long one the first cell.
-                placed = ids is not None and (ids < len(cells) < len(header) or ids == 0)
-                name = cells[ids].strip() or None if placed and ids is not None else None
-                yield _Row(begins, "", name, [math.nan] * len(targets), reason)
-                continue
-            labels = [_number(cells[column], begins, header[column]) for column in targets]
-            yield _Row(begins, cells[smiles].strip(), None if ids is None else cells[ids].strip() or None, labels)
-    except csv.Error as error:
-        raise ValueError(f"{error}, in the row from line {line} on; look for a quote that is not closed") from None
-
-
-def _columns(wanted: _Wanted, header: Sequence[str]) -> tuple[int, int | None, list[int]]:
-    """Where the columns stand: SMILES, id, targets."""
-    smiles = wanted.smiles
-    if smiles is None:
-        alike = [name for name in header if name.strip().lower() == "smiles"]
-        smiles = alike[0] if len(alike) == 1 else "smiles"
-    return (
-        _column(smiles, header),
-        None if wanted.ids is None else _column(wanted.ids, header),
-        [_column(name, header) for name in wanted.targets],
-    )
-
-
-def _column(name: str, header: Sequence[str]) -> int:
-    if name not in header:
-        shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
-        lower = {column.strip().lower(): column for column in header}
-        close = difflib.get_close_matches(name.strip().lower(), lower, n=1)
-        hint = f", did you mean {lower[close[0]]!r}?" if close else ""
-        if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), "")):
-            hint = f"; cells are separated by commas here, in the file it seems by {other!r}: save it with commas;"
-        raise ValueError(f"no column {name!r}{hint or ';'} columns: {shown or 'none, the file is empty'}")
-    if list(header).count(name) > 1:
-        raise ValueError(f"column {name!r} stands there {list(header).count(name)} times; rename all but one")
-    return list(header).index(name)
-
-
-def _number(cell: Any, line: int, column: str) -> float:
-    if cell is None or (isinstance(cell, str) and cell.strip().lower() in UNKNOWN):
-        return math.nan
-    try:
-        value = plain_float(cell) if isinstance(cell, str) else float(cell)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"line {line}, column {column!r}: {cell!r} is not a number; labels are numbers (classes 0 and 1), or empty "
-            "where nothing is known"
-        ) from None
-    if abs(value) > _LARGEST:
-        raise ValueError(
-            f"line {line}, column {column!r}: {cell!r} is infinite in float32; leave the cell empty if it is unknown"
-        )
-    return value
-
-
-def _parquet(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(file)
-    header = table.schema_arrow.names
-    smiles, ids, targets = _columns(wanted, header)
-    chosen = {column: header[column] for column in (smiles, ids, *targets) if column is not None}
-    line = 1
-    for batch in table.iter_batches(batch_size=BLOCK, columns=list(chosen.values())):
-        values = {column: batch.column(name).to_pylist() for column, name in chosen.items()}
-        for i, text in enumerate(values[smiles]):
-            labels = [_number(values[column][i], line, header[column]) for column in targets]
-            name = None if ids is None else _name(values[ids][i])
-            if text is None or isinstance(text, str):
-                yield _Row(line, (text or "").strip(), name, labels)
-            else:
-                yield _Row(line, "", name, labels, f"not text but {text!r}")
-            line += 1
-
-
-def _name(value: Any) -> str | None:
-    """An id as text; where some are missing, tables hold whole numbers as 7.0."""
-    if value is None or value != value:
-        return None
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip() or None
-
-
-def _sdf(file: BinaryIO, wanted: _Wanted) -> Iterator[_Row]:
-    if wanted.smiles is not None:
-        raise ValueError(f"smiles={wanted.smiles!r} names a column, but a .sdf holds the structures; leave it out")
-    names = (*wanted.targets, *(() if wanted.ids is None else (wanted.ids,)))
-    seen: dict[str, None] = {}
-    line = 1
-    for record in records(io.TextIOWrapper(file, encoding="utf-8-sig", errors=LATIN1)):
-        begins, line = line, line + len(record)
-        if not "".join(record).strip("$ \t\r\n"):
-            continue
-        ends = next((i for i, text in enumerate(record, start=1) if text.startswith("M  END")), len(record))
-        values = properties(record[ends:])
-        seen.update(dict.fromkeys(values))
-        smiles, reason = smiles_of("".join(record[:ends]))
-        labels = [_number(values.get(name), begins, name) for name in wanted.targets]
-        name = record[0].strip() if wanted.ids is None else values.get(wanted.ids, "").strip()
-        yield _Row(begins, smiles, name or None, labels, reason)
-    if line > 1:
-        for name in names:
-            _column(name, list(seen))
-
-
-_READERS: dict[str, Callable[[BinaryIO, _Wanted], Iterator[_Row]]] = {
-    ".smi": _smi,
-    ".txt": _smi,
-    ".csv": _csv,
-    ".parquet": _parquet,
-    ".sdf": _sdf,
-}
 
 
 # --- parsed into the cache --------------------------------------------------------------------------------------------
@@ -319,9 +112,10 @@ def read_molecules(
     Raises ValueError as `read_blocks` does, and if no row is a molecule.
     """
     path = Path(path)
+    format_of(path)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}; leave it out to use the cores that there are")
-    wanted = _Wanted(smiles, tuple(targets), id_column(path) if ids is None else ids)
+    wanted = Wanted(smiles, tuple(targets), id_column(path) if ids is None else ids)
     name = name or path.name.removesuffix(".gz").rsplit(".", 1)[0]
     folder = store_place(name, [path], f"{wanted} {features} {PARSER} {READER} {rdBase.rdkitVersion}")
     found: list[Rejected] = []
@@ -346,7 +140,7 @@ def read_molecules(
 
 def _chunks(
     path: Path,
-    wanted: _Wanted,
+    wanted: Wanted,
     features: MoleculeFeatures,
     workers: int,
     strict: bool,

@@ -55,7 +55,7 @@ _FOLDERS = {
     "tu": "TUDataset",
     "molecule": "MoleculeNet",
 }
-MOLECULE_FILES = (".smi", ".smi.gz", ".txt", ".txt.gz", ".csv", ".csv.gz", ".sdf", ".sdf.gz", ".parquet")
+MOLECULE_FILES = (*(f".{kind}{end}" for kind in ("smi", "txt", "csv", "tsv", "sdf") for end in ("", ".gz")), ".parquet")
 _TIMEOUT = 60  # seconds without an answer
 _TU = "tu 1"  # to be raised with every change of what tu.py reads
 
@@ -71,10 +71,10 @@ def load_data(
 ) -> Data | GraphStore:
     """The data set `name` (see `graphcl datasets`), or data of one's own at a path.
 
-    Paths: a molecule file (.smi, .csv, .sdf, each also .gz, or .parquet); a folder of `.graphml` files, of `edges.csv`,
-    of TU text files, or a saved GraphStore; a `.graphml` or `.npz` file.  features: see `with_features`; of molecules
-    `given` is the benchmark's 2 + 2 categories and `ogb` OGB's 9 + 3, which `ogbg-mol*` always has.  normalize: scale
-    every node's given features to sum 1.
+    Paths: a molecule file (.smi, .csv, .tsv, .sdf, each also .gz, or .parquet); a folder of `.graphml` files, of
+    `edges.csv`, of TU text files, or a saved GraphStore; a `.graphml` or `.npz` file.  features: see `with_features`;
+    of molecules `given` is the benchmark's 2 + 2 categories and `ogb` OGB's 9 + 3, which `ogbg-mol*` always has.
+    normalize: scale every node's given features to sum 1.
     smiles, targets, ids: columns of a molecule file, see `read_molecules`. Its y is [B] for one target, classes (-1:
     missing) if all known values are 0 or 1, else float (NaN: missing); for several it is float [B, T].
     Raises ValueError, in one line that names the place and the way out; also where there is no network.
@@ -125,7 +125,7 @@ def _read_path(path: Path) -> Data | GraphStore:
             return cached(store_place(prefix, texts, _TU), prefix, lambda _: [read_tu(tu[0].parent, prefix)])
     raise ValueError(
         f"{path}: no data that is known here; give a folder of .graphml files, a folder with edges.csv, a folder of TU "
-        "text files, a saved GraphStore, or an .npz or .graphml file"
+        "text files, a saved GraphStore, an .npz or .graphml file, or a molecule file: .smi .csv .tsv .sdf .parquet"
     )
 
 

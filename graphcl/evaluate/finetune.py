@@ -76,7 +76,8 @@ class Settings(NamedTuple):
             raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay!r}; 1 is one rate for all layers")
         if self.freeze and self.layer_decay != 1:
             raise ValueError(
-                f"freeze trains the head alone, layer_decay={self.layer_decay!r} is of layers; leave it out"
+                f"freeze (--frozen) trains the head alone; layer_decay={self.layer_decay!r} (--layer-decay) is for the "
+                "encoder's layers: leave one of the two out"
             )
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience must be at least 1 epoch, got {self.patience!r}; None never stops early")

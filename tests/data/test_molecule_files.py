@@ -18,7 +18,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from graphcl import build, load_config
-from graphcl.data import molecule_files
+from graphcl.data import molecule_files, molecule_formats
 from graphcl.data.cache import cache_folder
 from graphcl.data.features import with_features
 from graphcl.data.molecule_files import read_blocks, read_molecules, rejected_beside, task_kinds
@@ -71,7 +71,10 @@ def test_csv_columns_by_name_with_missing_labels(tmp_path, name):
             'smiles,y\nC,1\n"CO,1\nCN,0\nCC,1\n',
             r"assay\.csv: unexpected end of data, in the row from line 3 on; look for",
         ),
-        ("smiles;y\nC;1\n", r"no column 'smiles'; cells are separated by commas here, in the file it seems by ';'"),
+        (
+            "smiles;y\nC;1\n",
+            r"cells seem to be separated by ';' here, .* by commas, .* tabs: save it so.*: 'smiles;y'",
+        ),
     ],
 )
 def test_mistakes_in_a_csv_are_named(tmp_path, text, message):
@@ -116,9 +119,10 @@ def in_format(tmp_path: Path, name: str) -> Path:
     shown = ["" if math.isnan(value) else str(int(value)) for value in ACTIVE]
     if ".smi" in name or ".txt" in name:
         return write(tmp_path, "".join(f"{s}\t{n}\n" for s, n in zip(SMILES, NAMES, strict=True)), name)
-    if ".csv" in name:
-        rows = zip(NAMES, shown, SMILES, strict=True)
-        return write(tmp_path, "name,active,smiles\r\n" + "".join(f"{n},{a},{s}\r\n" for n, a, s in rows), name)
+    if ".csv" in name or ".tsv" in name:
+        rows, mark = zip(NAMES, shown, SMILES, strict=True), "\t" if ".tsv" in name else ","
+        lines = [mark.join(cells) for cells in [("name", "active", "smiles"), *rows]]
+        return write(tmp_path, "".join(f"{line}\r\n" for line in lines), name)
     if ".sdf" in name.lower():
         records = []
         for smiles, title, active in zip(SMILES, NAMES, shown, strict=True):
@@ -133,7 +137,19 @@ def in_format(tmp_path: Path, name: str) -> Path:
     return tmp_path / name
 
 
-FORMATS = ["a.smi", "a.smi.gz", "a.txt", "a.csv", "a.csv.gz", "a.parquet", "a.sdf", "a.sdf.gz", "a.SDF"]
+FORMATS = [
+    "a.smi",
+    "a.smi.gz",
+    "a.txt",
+    "a.csv",
+    "a.csv.gz",
+    "a.tsv",
+    "a.tsv.gz",
+    "a.parquet",
+    "a.sdf",
+    "a.sdf.gz",
+    "a.SDF",
+]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -198,11 +214,32 @@ def test_a_long_cell_is_read_and_underscores_are_no_numbers(tmp_path, monkeypatc
     path = write(tmp_path, f"smiles,note,y\nCC,{'x' * 200_000},1\nCCO,,0\n")
     (block,) = read_blocks(path, targets=["y"])
     assert block.smiles == ["CC", "CCO"] and block.y[:, 0].tolist() == [1.0, 0.0] and csv.field_size_limit() == before
-    monkeypatch.setattr(molecule_files, "LARGEST_CELL", 1000)
+    monkeypatch.setattr(molecule_formats, "LARGEST_CELL", 1000)
     with pytest.raises(ValueError, match=r"assay\.csv: field larger than field limit \(1000\), in the row from line 2"):
         list(read_blocks(path, targets=["y"]))
     with pytest.raises(ValueError, match=r"line 2, column 'y': '1_0' is not a number"):
         list(read_blocks(write(tmp_path, "smiles,y\nCC,1_0\n"), targets=["y"]))
+
+
+def test_an_extension_behind_the_smiles_is_no_name(tmp_path):
+    text = "C[C@H](F)O |&1:1| one two\nCCO |$a;b;c$|\nCC\t|x|\tthree\nCO a|b|\n"
+    (block,) = read_blocks(write(tmp_path, text, "a.smi"))
+    assert block.ids == ["one two", None, "three", "a|b|"] and block.smiles == ["C[C@H](F)O", "CCO", "CC", "CO"]
+
+
+def test_true_and_false_are_classes(tmp_path):
+    path = write(tmp_path, "smiles,y\nCC,True\nCCO, FALSE\nCO,\nCN,1\n")
+    (block,) = read_blocks(path, targets=["y"])
+    assert np.array_equal(block.y[:, 0], np.float32([1, 0, math.nan, 1]), equal_nan=True)
+    pq.write_table(pa.table({"smiles": ["CC", "CCO"], "y": [True, False]}), tmp_path / "a.parquet")
+    (block,) = read_blocks(tmp_path / "a.parquet", targets=["y"])
+    assert block.y[:, 0].tolist() == [1.0, 0.0]
+
+
+def test_tabs_in_a_csv_and_commas_in_a_tsv_are_told(tmp_path):
+    for name, text, mark in (("a.csv", "smiles\ty\nCC\t1\n", r"'\\t'"), ("a.tsv", "smiles,y\nCC,1\n", "','")):
+        with pytest.raises(ValueError, match=rf"no column 'smiles'; cells seem to be separated by {mark} here"):
+            read_molecules(write(tmp_path, text, name), targets=["y"])
 
 
 def test_records_of_an_sdf_that_are_no_molecules_keep_their_place(tmp_path):
@@ -260,10 +297,11 @@ def test_files_that_are_not_what_they_say(tmp_path):
         write(tmp_path, "", name)
         with pytest.raises(ValueError, match=r"none of 0 SMILES|the file is empty"):
             read_molecules(tmp_path / name)
-    with pytest.raises(
-        ValueError, match=r"a\.xlsx: not a molecule file; known: \.smi \.txt \.csv \.sdf \(also \.gz\) and \.parquet"
-    ):
+    known = r"a\.xlsx: not a molecule file; known: \.smi \.txt \.csv \.tsv \.sdf \(also \.gz\) and \.parquet; save"
+    with pytest.raises(ValueError, match=known):
         next(read_blocks(tmp_path / "a.xlsx"))
+    with pytest.raises(ValueError, match=known):
+        read_molecules(tmp_path / "a.xlsx")
     assert {f".{name.split('.', 1)[1]}".lower() for name in FORMATS} <= set(MOLECULE_FILES)
 
 

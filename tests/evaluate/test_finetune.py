@@ -247,7 +247,7 @@ def test_mistakes_are_told():
     for settings, said in (
         ({"layer_decay": 0.0}, r"layer_decay must be in \(0, 1\], got 0\.0"),
         ({"layer_decay": 1.5}, "layer_decay must be in"),
-        ({"freeze": True, "layer_decay": 0.5}, r"freeze trains the head alone, layer_decay=0\.5 is of layers"),
+        ({"freeze": True, "layer_decay": 0.5}, r"freeze \(--frozen\) trains the head alone; layer_decay=0\.5"),
         ({"patience": 0}, "patience must be at least 1 epoch, got 0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1\.0"),
         ({"precision": "16"}, "precision must be '32' or 'bf16-mixed', got '16'"),
