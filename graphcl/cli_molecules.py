@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
     app.command(
         epilog="Examples: graphcl finetune runs/mine assay.csv --target active | graphcl finetune none assay.csv "
-        "--target active | graphcl finetune graphcl-zinc250k ogbg-molhiv"
+        "--target active | graphcl finetune attribute-masking-zinc250k ogbg-molhiv"
     )(finetune)
 
 
