@@ -102,6 +102,9 @@ ROWS: dict[str, Row] = {
     "molecule_memory": Row(
         rows_molecules.molecule_memory, "memory of parsed molecules, against a list of Data", "list of Data", long=True
     ),
+    "chem_memory": Row(
+        rows_molecules.pretraining_memory, "memory of a pretraining epoch, against the authors' code", "loop", long=True
+    ),
     "alike": Row(rows_molecules.alike, "GIN, like atoms computed once, against every atom", "every atom"),
     "alike_finetune": Row(
         rows_molecules.alike_finetune, "the same in fine-tuning, with dropout", "every atom", long=True

@@ -15,6 +15,7 @@ from record import RESULTS, append
 from graphcl import build, fit, load_config
 
 CONFIGS = ["grace", "bgrl", "dgi", "gae", "moco-nodes", "pcl", "graphcl", "moco", "infograph", "adgcl"]
+CONFIGS += ["molecules"]
 
 
 def epochs() -> None:

@@ -263,7 +263,7 @@ def chem_data(device: torch.device, count: int = 512) -> Measured:
     index = drawn(count)
     run = chem_run(device, molecules().subset(index))
     method, loader = run.method, run.loader
-    loops = _chem_loaders(graphs_of(molecules(), index))
+    loops = chem_loaders(graphs_of(molecules(), index))
 
     def ours() -> list[Any]:
         return [(method.view1(batch), method.view2(batch)) for batch in loader.epoch(0)]
@@ -278,24 +278,26 @@ def chem_pretraining(device: torch.device, count: int = 2048, width: int = 300) 
     store = molecules().subset(index)
     precisions = ["32"] + ["bf16-mixed"] * (device.type != "cpu" or multiplies_bf16())
     runs = {name: chem_run(device, store, f"encoder.hidden={width}", f"train.precision={name}") for name in precisions}
-    loops = _chem_loaders(graphs_of(molecules(), index))
+    loops = chem_loaders(graphs_of(molecules(), index))
     model = peers.ChemGNN(width).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     sides = {name: partial(_fit, run) for name, run in runs.items()}
-    sides["loop"] = lambda: peers.chem_epoch(*_on(device, *loops), model, optimizer)
+    sides["loop"] = lambda: peers.chem_epoch(*on(device, *loops), model, optimizer)
     with threads(min(2, usable_cores())):
         found = medians(sides, device, repeats=3, most=math.inf)
         return Measured(found, data=f"{count:,} molecules, GIN 5 x {width}, {torch.get_num_threads()} threads")
 
 
-def _chem_loaders(graphs: list[Data]) -> list[DataLoader]:
+def chem_loaders(graphs: list[Data]) -> list[DataLoader]:
+    """The authors' loaders of two views."""
     rng = np.random.default_rng(0)
     return [
         DataLoader(peers.Augmented(graphs, lambda graph: peers.chem_drop_nodes(graph, 0.2, rng)), 256) for _ in "12"
     ]
 
 
-def _on(device: torch.device, *loaders: Any) -> list[Iterator[Batch]]:
+def on(device: torch.device, *loaders: Any) -> list[Iterator[Batch]]:
+    """Their batches on the device."""
     return [(batch.to(device) for batch in loader) for loader in loaders]
 
 

@@ -1,4 +1,4 @@
-"""What `graphcl bench` measures of molecules alone: reading SMILES, their memory, and atoms that are alike."""
+"""What `graphcl bench` measures of molecules alone: reading SMILES, memory, and atoms that are alike."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 
+import peers
 import torch
 from measure import Measured, in_fresh_process, medians, peak_of_process, reset_peak
-from rows import drawn, molecules, sizes
+from rows import chem_loaders, chem_run, drawn, graphs_of, molecules, on, sizes
 from torch_geometric.utils import from_smiles
 
 from augment import DropNodes
-from graphcl import load_data
+from graphcl import fit, load_data
 from graphcl.data.molecules import molecules_to_store
 from graphcl.encoders import MoleculeGIN, molecule_alike
 from graphcl.process import untuned
@@ -50,6 +51,28 @@ def memory_of(side: str, count: int) -> float:
     before = reset_peak()
     held = molecules_to_store(texts) if side == "ours" else [from_smiles(text) for text in texts]
     assert held
+    return peak_of_process() - before
+
+
+def pretraining_memory(device: torch.device, count: int = 2048, width: int = 300) -> Measured:
+    """MB more that a process holds at its peak in an epoch of `chem_pretraining` in float32, its molecules included."""
+    found = {"ours": in_fresh_process(memory_of_epoch, "ours", str(device), count, width)}
+    with untuned():
+        found["loop"] = in_fresh_process(memory_of_epoch, "loop", str(device), count, width)
+    return Measured(found, unit="MB", data=f"{count:,} molecules, GIN 5 x {width}")
+
+
+def memory_of_epoch(side: str, device_name: str, count: int, width: int) -> float:
+    """The peak of a process that trains an epoch, beyond what it was before it had the molecules."""
+    torch.set_num_threads(1)
+    device, index = torch.device(device_name), drawn(count)
+    before = reset_peak()
+    if side == "ours":
+        run = chem_run(device, molecules().subset(index), f"encoder.hidden={width}")
+        fit(run, progress=False)
+    else:
+        loops, model = chem_loaders(graphs_of(molecules(), index)), peers.ChemGNN(width).to(device)
+        peers.chem_epoch(*on(device, *loops), model, torch.optim.Adam(model.parameters(), lr=1e-3))
     return peak_of_process() - before
 
 

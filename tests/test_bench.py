@@ -50,6 +50,7 @@ TINY = {
     rows_losses.infonce_full_memory: {"n": 30, "d": 4},
     rows_molecules.parsing: {"count": 4},
     rows_molecules.molecule_memory: {"count": 4},
+    rows_molecules.pretraining_memory: {"count": 6, "width": 8},
     rows_molecules.alike: {"count": 4, "width": 8},
     rows_molecules.alike_finetune: {"count": 4, "width": 8},
     rows_molecules.alike_embed: {"count": 4, "width": 8},
