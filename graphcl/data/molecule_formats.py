@@ -149,7 +149,8 @@ def _column(name: str, header: Sequence[str]) -> int:
     if name not in header:
         shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
         lower = {column.strip().lower(): column for column in header}
-        close = difflib.get_close_matches(name.strip().lower(), lower, n=1)
+        wanted = name.strip().lower()
+        close = difflib.get_close_matches(wanted, lower, n=1) or [column for column in lower if wanted in column]
         hint = f", did you mean {lower[close[0]]!r}?" if close else ""
         if len(header) == 1 and (other := next((mark for mark in ",;\t|" if mark in header[0]), "")):
             raise ValueError(

@@ -59,6 +59,7 @@ def test_csv_columns_by_name_with_missing_labels(tmp_path, name):
         ("smiles,z\nCC,1\n", r"assay\.csv: no column 'y'; columns: smiles, z"),
         ("smiles,y,y\nCC,1,2\n", r"assay\.csv: column 'y' stands there 2 times; rename all but one"),
         ("", r"assay\.csv: no column 'smiles'; columns: none, the file is empty"),
+        ("canonical_SMILES,y\nCC,1\n", r"no column 'smiles', did you mean 'canonical_SMILES'\? columns: canon"),
         ("smiles,y\nCC,1\nCCC,CI\n", r"assay\.csv: line 3, column 'y': 'CI' is not a number"),
         (
             'smiles,y\n"C\nC",1\nCC,inf\n',
