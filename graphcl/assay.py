@@ -202,10 +202,11 @@ def tune(
     baselines: bool = True,
     device: torch.device | str | None = None,
     tell: Callable[[str, int, int, Judged], None] | None = None,
+    keep: Path | None = None,
 ) -> Tuned:
     """Fine-tune from each start (name -> pretrained encoder, or config to begin from scratch); the first one is kept.
 
-    split: one of `SPLITS`, or None as in `check_split`.  metric: None is the assay's.
+    split: one of `SPLITS`, or None as in `check_split`.  metric: None is the assay's.  keep: as in `train_predictor`.
     The report has for each start the scores by both rules, mean and standard deviation over the seeds, and those of the
     ensemble, of a set of OGB also by its Evaluator; with `baselines` ECFP4 under logistic regression (values: ridge).
     """
@@ -224,6 +225,7 @@ def tune(
     best: dict[str, list[int]] = {}
     by_target: dict[str, Any] = {}
     kept: Predictor | None = None
+    earlier = 0.0
     for name, start in starts.items():
         told = None if tell is None else (lambda seed, epoch, judged, name=name: tell(name, seed, epoch, judged))
         predictor, found = train_predictor(
@@ -236,7 +238,9 @@ def tune(
             settings=settings,
             device=device,
             tell=told,
+            keep=keep,
         )
+        earlier += found.earlier
         kept = kept or predictor
         best[name] = found.epochs
         scored = rows_of(name, found, metric, assay.ogb if scored_by_ogb(assay) else None)
@@ -264,7 +268,7 @@ def tune(
         "seeds": list(seeds),
         "settings": settings._asdict(),
         "best_epochs": best,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(earlier + time.perf_counter() - began, 1),
     }
     return Tuned(kept, parts, report)
 

@@ -107,9 +107,9 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
     problems = []
     for path in reversed(found):
         try:
-            state = _read(path)
+            state = read_state(path)
         except Exception as error:  # a damaged file can raise nearly anything, whatever it is the one before is next
-            problems.append(f"{path.name}: {_reason(error)}")
+            problems.append(f"{path.name}: {reason(error)}")
             continue
         if problems:
             warnings.warn(f"{folder}: passed over {'; '.join(problems)}. Going on from {path.name}", stacklevel=2)
@@ -123,7 +123,8 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
+    """Tensors and plain values that `torch.save` wrote, in a dict. A damaged file can raise nearly anything."""
     with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at the checksums
         damaged = archive.testzip()
     if damaged is not None:
@@ -134,7 +135,8 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a state could not be read, in a few words."""
     if isinstance(error, zipfile.BadZipFile | EOFError):
         return "truncated, or no checkpoint at all"
     if isinstance(error, pickle.UnpicklingError):

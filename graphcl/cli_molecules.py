@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 out = Console(markup=False, emoji=False)
 SCRATCH = ("none", "scratch")
+TRAININGS = "trainings"  # in the folder of a model, while it trains: see graphcl/trainings.py
 Model = Annotated[
     str,
     typer.Argument(help="a shipped name (graphcl pretrained), or a folder of pretrain or export", show_default=False),
@@ -65,6 +67,9 @@ def finetune(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="folder to write; default: runs/finetune-NAME")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with a run that was stopped; trainings that had ended are kept")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier model in the folder")] = False,
     split: Annotated[
         str | None,
@@ -106,7 +111,7 @@ def finetune(
     if ogb and split_seed:
         raise ValueError(f"--split-seed is for the random splits; {ogb} has OGB's own, leave it out")
     folder = output or Path("runs") / f"finetune-{ogb or Path(assay).name.partition('.')[0]}"
-    check_folder(folder, overwrite=overwrite)
+    check_folder(folder, resume=resume, overwrite=overwrite)
     starts = starts_of(model, scratch=scratch, features="ogb" if ogb else "benchmark")
     from graphcl.assay import (
         check_split,
@@ -134,7 +139,7 @@ def finetune(
     settings = settings._replace(precise_norm=read.kind == "regression" and not frozen)
     counted = f"{len(read.store):,} molecules, {len(read.rejected):,} rejected rows"
     out.print(f"{read.path.name}: {counted}; {read.kind} of {several(read.targets)}", highlight=False)
-    with kept_if_done(folder), epochs_shown(len(starts) * seeds * epochs, not quiet) as tell:
+    with kept_if_done(folder, resume=resume), epochs_shown(len(starts) * seeds * epochs, not quiet) as tell:
         tuned = tune(
             read,
             starts,
@@ -146,9 +151,11 @@ def finetune(
             baselines=baselines,
             device=device(),
             tell=tell,
+            keep=folder / TRAININGS,
         )
-    clear_folder(folder, overwrite=overwrite)
+    clear_folder(folder, overwrite=overwrite or resume)
     write_folder(folder, read, tuned)
+    clear_trainings(folder)
     head, rows = table(tuned.report)
     shown = Table(*head)
     for row in rows:
@@ -165,15 +172,22 @@ def finetune(
 
 
 @contextmanager
-def kept_if_done(folder: Path) -> Iterator[None]:
-    """The folder, made before the training, which would be lost without one; taken away again if that fails."""
+def kept_if_done(folder: Path, *, resume: bool) -> Iterator[None]:
+    """The folder, made before the training, which would be lost without one.
+
+    Taken away again if that fails, but for trainings that had ended. Those of an earlier run go without `resume`.
+    """
     from graphcl.checkpoint import make_folder
 
     new = not folder.exists()
     make_folder(folder)
+    if not resume:
+        clear_trainings(folder)
     try:
         yield
     except BaseException:
+        if (folder / TRAININGS).is_dir():
+            print(f"trainings that had ended are kept in {folder / TRAININGS}: go on with --resume", file=sys.stderr)
         if new:
             with suppress(OSError):  # somebody put a file there, which stays
                 folder.rmdir()
@@ -281,18 +295,38 @@ def lowered(precision: str, device: str) -> AbstractContextManager[None]:
     return torch.autocast(device, torch.bfloat16, enabled=precision != "32")
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> None:
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """An earlier model is not written over without being told to, and what is none is never touched."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if resume and overwrite:
+        raise ValueError("--resume goes on with the earlier run and --overwrite deletes it; give one of them")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if resume and TRAININGS not in names:
+        raise ValueError(
+            f"nothing to resume: {folder} holds no trainings of a run that was stopped; leave --resume out"
+        )
+    if not names and (folder.is_dir() or not folder.exists()):
         return
     from graphcl.assay import FILES
 
-    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= FILES:
+    own = all(path.name.endswith((".pt", ".pt.tmp")) for path in (folder / TRAININGS).glob("*"))
+    if not folder.is_dir() or not names <= FILES | {TRAININGS} or not own:
         raise ValueError(f"{folder} holds something else than a fine-tuned model; choose another with --output")
-    if not overwrite:
+    if resume or overwrite:
+        return
+    if TRAININGS in names:
         raise ValueError(
-            f"{folder} holds a model already; replace it with --overwrite, or choose another with --output"
+            f"{folder} holds trainings of a run that was stopped; go on with --resume, delete them with --overwrite, "
+            "or choose another with --output"
         )
+    raise ValueError(f"{folder} holds a model already; replace it with --overwrite, or choose another with --output")
+
+
+def clear_trainings(folder: Path) -> None:
+    """Delete the trainings that were kept in the folder."""
+    for path in (folder / TRAININGS).glob("*.pt*"):
+        path.unlink()
+    with suppress(OSError):  # there are none
+        (folder / TRAININGS).rmdir()
 
 
 def clear_folder(folder: Path, *, overwrite: bool) -> None:

@@ -5,8 +5,11 @@ The spread of its members and the similarity to what they were trained on tell h
 
 from __future__ import annotations
 
+import copy
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +21,7 @@ from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from rdkit.DataStructs import BitVectToBinaryText, BulkTanimotoSimilarity, CreateFromBinaryText
 from torch import Tensor, nn
 
+from graphcl import trainings
 from graphcl.checkpoint import CheckpointError, fill, make_folder, write_whole
 from graphcl.config import ConfigError, Strict
 from graphcl.data.molecules import parse_smiles
@@ -62,6 +66,7 @@ class Ensembled(NamedTuple):
     together: Judged  # the mean of the members' predictions
     epochs: list[int]  # of each member, the one that was best on validation, from 1
     tested: dict[Literal["last", "clean"], Tensor]  # by rule [members, t, T], predictions for the rows of test, float64
+    earlier: float  # seconds of the trainings that an earlier call had finished
     stopped: bool  # whether patience ended one of them before its last epoch
 
 
@@ -162,12 +167,15 @@ def train_predictor(
     settings: Settings = MOLECULES,
     device: torch.device | str | None = None,
     tell: Callable[[int, int, Judged], None] | None = None,
+    keep: Path | None = None,
 ) -> tuple[Predictor, Ensembled]:
     """Fine-tune once for each seed, and keep of each the weights that are best on validation.
 
     start: a pretrained encoder, or from scratch the config of one.  source: molecules with SMILES; y as `finetune` has
     it.  metric: None is ROC-AUC for labels of 0 and 1, RMSE for other values.  targets: names of the columns of y.
-    tell(seed, epoch, scores) is called after every epoch. Raises ValueError as `finetune` does, and without seeds.
+    tell(seed, epoch, scores) is called after every epoch.  keep: folder for trainings that have ended; those that lie
+    there of the same start, data, settings and seed are taken from it. Raises ValueError as `finetune` does, and
+    without seeds.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be different numbers, at least one, got {list(seeds)}")
@@ -186,7 +194,8 @@ def train_predictor(
     device = torch.device(device or (device_of(start) if isinstance(start, Pretrained) else "cpu"))
     task = make_task(source.y, len(source), split, metric, "the split", device, names)
     warn_of_slow_bf16(settings.precision, device.type)
-    trained = []
+    trained, earlier = [], 0.0
+    same = "" if keep is None else everything(start, kept, source, split, metric, names, settings, device)
     for seed in seeds:
         if isinstance(start, Pretrained):
             encoder = start.encoder
@@ -195,9 +204,23 @@ def train_predictor(
                 torch.manual_seed(seed)
                 encoder = make_encoder(start.encoder, start.in_dim, "from scratch")
         told = None if tell is None else (lambda epoch, judged, seed=seed: tell(seed, epoch, judged))
-        trained.append(
-            train(encoder, Readout(kept.readout), source, task, settings, seed=seed, device=device, tell=told)
-        )
+        readout = Readout(kept.readout)
+        found = None
+        if keep is not None:
+            make = partial(Model, copy.deepcopy(encoder), readout, task.width, settings.head)
+            found = trainings.kept(keep, trainings.key_of(same, seed), make, device)
+        if found is not None:
+            one, seconds = found
+            earlier += seconds
+            for epoch, judged in enumerate(one.epochs):
+                if told is not None:
+                    told(epoch, judged)
+        else:
+            began = time.perf_counter()
+            one = train(encoder, readout, source, task, settings, seed=seed, device=device, tell=told)
+            if keep is not None:
+                trainings.keep(keep, trainings.key_of(same, seed), one, time.perf_counter() - began)
+        trained.append(one)
     config = PredictorConfig(
         model=kept,
         kind="classification" if metric in METRICS else "regression",
@@ -218,7 +241,23 @@ def train_predictor(
     }
     scores = by_rule(trained, metric, named=not settings.freeze)
     best, stopped = [one.best + 1 for one in trained], any(len(one.epochs) < settings.epochs for one in trained)
-    return predictor, Ensembled(scores, _together(trained, task), best, tested, stopped)
+    return predictor, Ensembled(scores, _together(trained, task), best, tested, earlier, stopped)
+
+
+def everything(
+    start: Pretrained | PretrainedConfig,
+    config: PretrainedConfig,
+    source: GraphStore,
+    split: Split,
+    metric: str,
+    targets: Sequence[str],
+    settings: Settings,
+    device: torch.device,
+) -> str:
+    """A hash of all that a training depends on but its seed."""
+    weights = start.encoder.state_dict() if isinstance(start, Pretrained) else {}
+    asked = (torch.__version__, config.model_dump_json(), metric, tuple(targets), settings, device.type)
+    return trainings.key_of(*asked, tuple(source.smiles or ()), source.x, source.y, *split, *weights, *weights.values())
 
 
 def _together(trained: Sequence[Trained], task: Task) -> Judged:

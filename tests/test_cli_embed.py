@@ -121,7 +121,7 @@ def test_a_file_that_comes_while_finetune_trains_stays(run, place, monkeypatch):
 
 def test_the_error_of_the_training_is_the_one_that_is_told(tmp_path):
     folder = tmp_path / "model"
-    with pytest.raises(RuntimeError, match="the loss is nan"), cli_molecules.kept_if_done(folder):
+    with pytest.raises(RuntimeError, match="the loss is nan"), cli_molecules.kept_if_done(folder, resume=False):
         (folder / "thesis.txt").write_text("long")
         raise RuntimeError("the loss is nan")
     assert (folder / "thesis.txt").read_text() == "long"

@@ -33,6 +33,7 @@ ORDER = [
     "graphcl.builder",
     "graphcl.convert",
     "graphcl.hub",
+    "graphcl.trainings",
     "graphcl.predictor",
     "graphcl.molecule_tables",
     "graphcl.by_target",
