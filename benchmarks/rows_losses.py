@@ -96,13 +96,14 @@ def full_graph(device_name: str, n: int, d: int) -> tuple[float, float, float]:
     loss(z1[:2048], z2[:2048])
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    before = _held(device)
+    before = held(device)
     seconds = timed(lambda: loss(z1, z2), 1, device)
-    extra = _held(device) - before
+    extra = held(device) - before
     return seconds, extra, (rate + limits(device, [shape], repeats=15)[shape]) / 2
 
 
-def _held(device: torch.device) -> float:
+def held(device: torch.device) -> float:
+    """MB at most: of the allocator on a GPU, else of the process."""
     return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else peak_of_process()
 
 

@@ -10,6 +10,7 @@ import peers
 import torch
 from measure import Measured, in_fresh_process, medians, peak_of_process, reset_peak
 from rows import chem_loaders, chem_run, drawn, graphs_of, molecules, on, sizes
+from rows_losses import held
 from torch_geometric.utils import from_smiles
 
 from augment import DropNodes
@@ -63,17 +64,18 @@ def pretraining_memory(device: torch.device, count: int = 2048, width: int = 300
 
 
 def memory_of_epoch(side: str, device_name: str, count: int, width: int) -> float:
-    """The peak of a process that trains an epoch, beyond what it was before it had the molecules."""
+    """The peak of a process that trains an epoch, or of its GPU, beyond what it was with the store of all molecules."""
     torch.set_num_threads(1)
     device, index = torch.device(device_name), drawn(count)
-    before = reset_peak()
+    reset_peak()
+    before = held(device)
     if side == "ours":
         run = chem_run(device, molecules().subset(index), f"encoder.hidden={width}")
         fit(run, progress=False)
     else:
         loops, model = chem_loaders(graphs_of(molecules(), index)), peers.ChemGNN(width).to(device)
         peers.chem_epoch(*on(device, *loops), model, torch.optim.Adam(model.parameters(), lr=1e-3))
-    return peak_of_process() - before
+    return held(device) - before
 
 
 @contextmanager

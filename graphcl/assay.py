@@ -34,8 +34,9 @@ from graphcl.evaluate.scores import METRICS, NAMES, PLAIN, RANKED, Scores
 from graphcl.evaluate.tasks import VALUE_METRICS, Judged
 from graphcl.hub import Pretrained, PretrainedConfig
 from graphcl.molecule_tables import TableWriter
-from graphcl.predictor import Ensembled, Predictor, train_predictor
+from graphcl.predictor import Ensembled, Predictor, everything, train_predictor
 from graphcl.runlog import write_environment
+from graphcl.trainings import check_there, key_of
 
 SPLITS = ("scaffold", "random_scaffold", "random")
 RATIOS = (0.8, 0.1, 0.1)
@@ -206,7 +207,8 @@ def tune(
 ) -> Tuned:
     """Fine-tune from each start (name -> pretrained encoder, or config to begin from scratch); the first one is kept.
 
-    split: one of `SPLITS`, or None as in `check_split`.  metric: None is the assay's.  keep: as in `train_predictor`.
+    split: one of `SPLITS`, or None as in `check_split`.  metric: None is the assay's.  keep: as in `train_predictor`;
+    ValueError if all that lies there is of other options or data.
     The report has for each start the scores by both rules, mean and standard deviation over the seeds, and those of the
     ensemble, of a set of OGB also by its Evaluator; with `baselines` ECFP4 under logistic regression (values: ridge).
     """
@@ -225,7 +227,11 @@ def tune(
     best: dict[str, list[int]] = {}
     by_target: dict[str, Any] = {}
     kept: Predictor | None = None
-    earlier = 0.0
+    taken, earlier = 0, 0.0
+    if keep is not None:
+        on = torch.device(device or "cpu")
+        same = [everything(one, assay.store, parts, metric, assay.targets, settings, on) for one in starts.values()]
+        check_there(keep, {key_of(one, seed) for one in same for seed in seeds})
     for name, start in starts.items():
         told = None if tell is None else (lambda seed, epoch, judged, name=name: tell(name, seed, epoch, judged))
         predictor, found = train_predictor(
@@ -240,7 +246,7 @@ def tune(
             tell=told,
             keep=keep,
         )
-        earlier += found.earlier
+        taken, earlier = taken + found.taken, earlier + found.earlier
         kept = kept or predictor
         best[name] = found.epochs
         scored = rows_of(name, found, metric, assay.ogb if scored_by_ogb(assay) else None)
@@ -266,6 +272,7 @@ def tune(
         "counts": labels,
         "by_target": by_target,
         "seeds": list(seeds),
+        "taken": taken,
         "settings": settings._asdict(),
         "best_epochs": best,
         "seconds": round(earlier + time.perf_counter() - began, 1),

@@ -320,7 +320,8 @@ def main() -> None:
     """Entry point: every mistake is one readable message and exit code 2; GRAPHCL_DEBUG=1 shows the traceback."""
     tune_memory()
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the place in our code
+    if not os.environ.get("GRAPHCL_DEBUG"):  # one line, without the place in the code
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     try:
         app()
     except (ValueError, OSError, RuntimeError, ImportError) as error:

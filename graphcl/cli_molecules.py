@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 out = Console(markup=False, emoji=False)
 SCRATCH = ("none", "scratch")
 TRAININGS = "trainings"  # in the folder of a model, while it trains: see graphcl/trainings.py
+OURS = re.compile(r"[0-9a-f]{16}\.pt(\.tmp)?")  # files in it
 Model = Annotated[
     str,
     typer.Argument(help="a shipped name (graphcl pretrained), or a folder of pretrain or export", show_default=False),
@@ -56,7 +58,7 @@ def finetune(
     assay: Annotated[
         str,
         typer.Argument(
-            help=".csv, .sdf (also .gz) or .parquet; or a set of OGB by its name, ogbg-mol...", show_default=False
+            help=".csv, .tsv, .sdf (also .gz) or .parquet; or a set of OGB by its name, ogbg-mol...", show_default=False
         ),
     ],
     target: Annotated[
@@ -70,7 +72,12 @@ def finetune(
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with a run that was stopped; trainings that had ended are kept")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier model in the folder")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="delete an earlier model in the folder, and trainings of a run that was stopped"
+        ),
+    ] = False,
     split: Annotated[
         str | None,
         typer.Option(
@@ -112,6 +119,7 @@ def finetune(
         raise ValueError(f"--split-seed is for the random splits; {ogb} has OGB's own, leave it out")
     folder = output or Path("runs") / f"finetune-{ogb or Path(assay).name.partition('.')[0]}"
     check_folder(folder, resume=resume, overwrite=overwrite)
+    replaced = resume and (folder / "predictor.json").exists()  # what was stopped began with --overwrite
     starts = starts_of(model, scratch=scratch, features="ogb" if ogb else "benchmark")
     from graphcl.assay import (
         check_split,
@@ -153,9 +161,12 @@ def finetune(
             tell=tell,
             keep=folder / TRAININGS,
         )
-    clear_folder(folder, overwrite=overwrite or resume)
+    clear_folder(folder, overwrite=overwrite or replaced)
     write_folder(folder, read, tuned)
     clear_trainings(folder)
+    if tuned.report["taken"]:
+        told = f"{tuned.report['taken']} of {len(starts) * seeds} trainings had ended before"
+        out.print(f"{told}; {folder / TRAININGS} is gone, as all are done", highlight=False)
     head, rows = table(tuned.report)
     shown = Table(*head)
     for row in rows:
@@ -186,8 +197,10 @@ def kept_if_done(folder: Path, *, resume: bool) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if (folder / TRAININGS).is_dir():
+        if any((folder / TRAININGS).glob("*.pt")):
             print(f"trainings that had ended are kept in {folder / TRAININGS}: go on with --resume", file=sys.stderr)
+        else:
+            clear_trainings(folder)
         if new:
             with suppress(OSError):  # somebody put a file there, which stays
                 folder.rmdir()
@@ -299,21 +312,19 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """An earlier model is not written over without being told to, and what is none is never touched."""
     if resume and overwrite:
         raise ValueError("--resume goes on with the earlier run and --overwrite deletes it; give one of them")
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if resume and TRAININGS not in names:
-        raise ValueError(
-            f"nothing to resume: {folder} holds no trainings of a run that was stopped; leave --resume out"
-        )
-    if not names and (folder.is_dir() or not folder.exists()):
-        return
     from graphcl.assay import FILES
 
-    own = all(path.name.endswith((".pt", ".pt.tmp")) for path in (folder / TRAININGS).glob("*"))
-    if not folder.is_dir() or not names <= FILES | {TRAININGS} or not own:
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    kept = [path.name for path in (folder / TRAININGS).glob("*")]
+    own = all(OURS.fullmatch(name) for name in kept) and not (folder / TRAININGS).is_file()
+    if (folder.exists() and not folder.is_dir()) or not names <= FILES | {TRAININGS} or not own:
         raise ValueError(f"{folder} holds something else than a fine-tuned model; choose another with --output")
-    if resume or overwrite:
+    if resume and not kept:
+        what = "holds a finished model" if names - {TRAININGS} else "holds no training that had ended"
+        raise ValueError(f"nothing to resume: {folder} {what}; leave --resume out to begin anew")
+    if resume or overwrite or not (kept or names - {TRAININGS}):
         return
-    if TRAININGS in names:
+    if kept:
         raise ValueError(
             f"{folder} holds trainings of a run that was stopped; go on with --resume, delete them with --overwrite, "
             "or choose another with --output"
@@ -323,8 +334,9 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 def clear_trainings(folder: Path) -> None:
     """Delete the trainings that were kept in the folder."""
-    for path in (folder / TRAININGS).glob("*.pt*"):
-        path.unlink()
+    for path in (folder / TRAININGS).glob("*"):
+        if OURS.fullmatch(path.name):
+            path.unlink()
     with suppress(OSError):  # there are none
         (folder / TRAININGS).rmdir()
 

@@ -9,7 +9,6 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,14 +20,14 @@ from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from rdkit.DataStructs import BitVectToBinaryText, BulkTanimotoSimilarity, CreateFromBinaryText
 from torch import Tensor, nn
 
-from graphcl import trainings
+from graphcl import __version__, trainings
 from graphcl.checkpoint import CheckpointError, fill, make_folder, write_whole
 from graphcl.config import ConfigError, Strict
 from graphcl.data.molecules import parse_smiles
 from graphcl.data.splits import Split
 from graphcl.data.store import GraphStore
 from graphcl.encoders import Readout
-from graphcl.evaluate.finetune import FineTuned, Model, Settings, Trained, by_rule, device_of, train
+from graphcl.evaluate.finetune import FineTuned, Model, Settings, Trained, by_rule, device_of, set_dropout, train
 from graphcl.evaluate.scores import METRICS
 from graphcl.evaluate.tasks import Classes, Judged, Task, make_task
 from graphcl.hub import Pretrained, PretrainedConfig, make_encoder
@@ -66,7 +65,8 @@ class Ensembled(NamedTuple):
     together: Judged  # the mean of the members' predictions
     epochs: list[int]  # of each member, the one that was best on validation, from 1
     tested: dict[Literal["last", "clean"], Tensor]  # by rule [members, t, T], predictions for the rows of test, float64
-    earlier: float  # seconds of the trainings that an earlier call had finished
+    taken: int  # trainings that an earlier call had finished
+    earlier: float  # their seconds
     stopped: bool  # whether patience ended one of them before its last epoch
 
 
@@ -194,8 +194,8 @@ def train_predictor(
     device = torch.device(device or (device_of(start) if isinstance(start, Pretrained) else "cpu"))
     task = make_task(source.y, len(source), split, metric, "the split", device, names)
     warn_of_slow_bf16(settings.precision, device.type)
-    trained, earlier = [], 0.0
-    same = "" if keep is None else everything(start, kept, source, split, metric, names, settings, device)
+    trained, taken, earlier = [], 0, 0.0
+    same = "" if keep is None else everything(start, source, split, metric, names, settings, device)
     for seed in seeds:
         if isinstance(start, Pretrained):
             encoder = start.encoder
@@ -207,11 +207,17 @@ def train_predictor(
         readout = Readout(kept.readout)
         found = None
         if keep is not None:
-            make = partial(Model, copy.deepcopy(encoder), readout, task.width, settings.head)
+
+            def make(encoder: Any = encoder, readout: Readout = readout) -> Model:
+                model = Model(copy.deepcopy(encoder), readout, task.width, settings.head)
+                if settings.dropout is not None:
+                    set_dropout(model.encoder, settings.dropout)
+                return model
+
             found = trainings.kept(keep, trainings.key_of(same, seed), make, device)
         if found is not None:
             one, seconds = found
-            earlier += seconds
+            taken, earlier = taken + 1, earlier + seconds
             for epoch, judged in enumerate(one.epochs):
                 if told is not None:
                     told(epoch, judged)
@@ -241,12 +247,11 @@ def train_predictor(
     }
     scores = by_rule(trained, metric, named=not settings.freeze)
     best, stopped = [one.best + 1 for one in trained], any(len(one.epochs) < settings.epochs for one in trained)
-    return predictor, Ensembled(scores, _together(trained, task), best, tested, earlier, stopped)
+    return predictor, Ensembled(scores, _together(trained, task), best, tested, taken, earlier, stopped)
 
 
 def everything(
     start: Pretrained | PretrainedConfig,
-    config: PretrainedConfig,
     source: GraphStore,
     split: Split,
     metric: str,
@@ -254,10 +259,14 @@ def everything(
     settings: Settings,
     device: torch.device,
 ) -> str:
-    """A hash of all that a training depends on but its seed."""
-    weights = start.encoder.state_dict() if isinstance(start, Pretrained) else {}
-    asked = (torch.__version__, config.model_dump_json(), metric, tuple(targets), settings, device.type)
-    return trainings.key_of(*asked, tuple(source.smiles or ()), source.x, source.y, *split, *weights, *weights.values())
+    """A hash of all that a training depends on but its seed: start, data, split, settings, versions, threads."""
+    encoder: Any = start.encoder if isinstance(start, Pretrained) else nn.Identity()
+    config = start.config if isinstance(start, Pretrained) else start
+    weights, dropout = encoder.state_dict(), [one.p for one in encoder.modules() if isinstance(one, nn.Dropout)]
+    here = (__version__, torch.__version__, device.type, torch.get_num_threads())
+    asked = (config.model_dump_json(), dropout, metric, tuple(targets), settings)
+    arrays = (source.x, source.src, source.dst, source.edge_attr, source.node_ptr, source.edge_ptr, source.y)
+    return trainings.key_of(*here, *asked, tuple(source.smiles or ()), *arrays, *split, *weights, *weights.values())
 
 
 def _together(trained: Sequence[Trained], task: Task) -> Judged:

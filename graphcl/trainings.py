@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphcl.checkpoint import make_folder, read_state, reason, write_whole
+from graphcl.checkpoint import CheckpointError, make_folder, read_state, reason, write_whole
 from graphcl.evaluate.finetune import Model, Trained
 from graphcl.evaluate.tasks import Judged
 
@@ -26,14 +26,24 @@ def key_of(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             found.update(f"{part.dtype} {tuple(part.shape)} ".encode())
-            found.update(part.detach().cpu().contiguous().numpy().tobytes())
+            found.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         else:
             found.update(f"{part!r} ".encode())
     return found.hexdigest()[:16]
 
 
+def check_there(folder: Path, keys: set[str]) -> None:
+    """ValueError if there are trainings in the folder, and none of them has one of the keys."""
+    there = {path.stem for path in folder.glob("*.pt")}
+    if there and not there & keys:
+        raise ValueError(
+            f"the trainings in {folder} are of other options, data, versions or threads; give --resume with those that "
+            "they were begun with, or begin anew with --overwrite"
+        )
+
+
 def keep(folder: Path, key: str, trained: Trained, seconds: float) -> None:
-    """Write a training that has ended."""
+    """Write a training that has ended; only a warning where that cannot be done."""
     state = {
         "epochs": [list(one) for one in trained.epochs],
         "best": trained.best,
@@ -44,8 +54,12 @@ def keep(folder: Path, key: str, trained: Trained, seconds: float) -> None:
     }
     written = io.BytesIO()
     torch.save(state, written)
-    make_folder(folder)
-    write_whole(folder / f"{key}.pt", written.getbuffer())
+    try:
+        make_folder(folder)
+        write_whole(folder / f"{key}.pt", written.getbuffer())
+    except CheckpointError as error:
+        said = str(error).partition(";")[0]
+        warnings.warn(f"{said}; if this run is stopped, that training is lost", stacklevel=2)
 
 
 def kept(folder: Path, key: str, make: Callable[[], Model], device: torch.device) -> tuple[Trained, float] | None:
@@ -55,13 +69,14 @@ def kept(folder: Path, key: str, make: Callable[[], Model], device: torch.device
         return None
     try:
         state = read_state(path)
-        model = make()
+        with torch.random.fork_rng([]):
+            model = make()
         model.load_state_dict(state["model"])
         epochs = [Judged(*one) for one in state["epochs"]]
         last, best = (Judged(*one) for one in state["scores"])
         last_out, best_out = (out.to(device) for out in state["outputs"])
         found = Trained(epochs, state["best"], model.to(device).eval(), last, best, last_out, best_out)
+        return found, float(state["seconds"])
     except Exception as error:  # a damaged file can raise nearly anything
         warnings.warn(f"{path} is not used, that training begins anew: {reason(error)}", stacklevel=2)
         return None
-    return found, state["seconds"]

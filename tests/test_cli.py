@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from graphcl import cli
 from graphcl.read_config import load_config
 
 SHORT = ["train.epochs=2", "data.repeats=1", "encoder.hidden=16", "encoder.out=8"]
@@ -115,6 +117,17 @@ def test_a_start_that_failed_may_be_tried_again(graphcl, tmp_path):
     assert code == 2 and "unknown group" in text, text
     code, text = graphcl("pretrain", "quickstart", *quick)
     assert code == 0, text
+
+
+def test_a_warning_is_one_line_without_its_place(monkeypatch):
+    shown, before = [], warnings.formatwarning
+    monkeypatch.setattr(
+        cli, "app", lambda: shown.append(warnings.formatwarning("one\n  two", UserWarning, "cli.py", 7))
+    )
+    cli.main()
+    monkeypatch.setenv("GRAPHCL_DEBUG", "1")
+    cli.main()
+    assert shown[0] == "warning: one two\n" and "cli.py:7" in shown[1] and warnings.formatwarning is before
 
 
 def test_dry_run_prints_the_whole_config(graphcl, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,23 @@ def test_finetune_leaves_model_report_and_a_row_for_every_row(tuned, place):
     assert [row["split"] for row in rows].count("train") == 94 and rows[10]["split"] == ""
     assert all(float(row["similarity"]) == 1 for row in good if row["split"] == "train")
     assert any(float(row["similarity"]) < 1 for row in good if row["split"] == "test")
+    assert "1 without a label." in " ".join(text.split())
     rejected = read(folder / "rejected.csv")
     assert [(row["row"], row["line"], row["id"]) for row in rejected] == [("2", "4", "m002"), ("4", "6", "m004")]
+
+
+def test_whole_numbers_that_may_be_classes_are_told(place):
+    def assay_of(values):
+        rows = [f"{'C' * (1 + i)},{value}" for i, value in enumerate(values)]
+        (place / "whole.csv").write_text("\n".join(["smiles,y", *rows]) + "\n", encoding="utf-8")
+        return assay.read_assay(place / "whole.csv", ["y"])
+
+    with pytest.warns(UserWarning, match=r"only the values 0, 1, 2 and is learned as a number \(regression\)"):
+        assert assay_of([0, 1, 2, "", 1]).kind == "regression"
+    for values in ([0, 1, 0.5], range(11), [0, 1]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assay_of(values)
 
 
 def test_the_report_has_both_rules_and_the_settings(tuned):
@@ -345,7 +361,10 @@ def test_mistakes_of_files_are_told(run, tuned, place):
     assert len(read(place / "good.csv")) == 2
     code, text = run("predict", tuned[0], "bad.csv", "-o", "empty.csv")
     assert code == 2 and "none of 2 rows is a molecule; the first: line 2, 'xx'" in text and "empty.csv has" in text
-    assert [row["reason"] for row in read(place / "empty.csv")] == ["not a SMILES string", "empty"]
+    code, text = run("embed", "small", "bad.csv", "-o", "empty.parquet")
+    assert code == 2 and "empty.parquet has every row with its reason" in text
+    for rows in (read(place / "empty.csv"), pq.read_table(place / "empty.parquet").to_pylist()):
+        assert [row["reason"] for row in rows] == ["not a SMILES string", "empty"]
 
 
 @pytest.mark.parametrize("name", ["molecule_gin", "molecule_gcn", "molecule_sage", "molecule_gat"])

@@ -53,7 +53,7 @@ def format_of(path: Path) -> str:
     plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     if (found := plain.suffix.lower()) not in READERS:
         raise ValueError(
-            f"{path}: not a molecule file; known: .smi .txt .csv .tsv .sdf (also .gz) and .parquet; save a spreadsheet "
+            f"{path}: not a molecule file; known: .smi .txt .csv .tsv .sdf (also .gz) and .parquet; save a table "
             "as .csv"
         )
     return found
@@ -81,7 +81,9 @@ def id_column(path: str | Path) -> str | None:
 def _smi(file: BinaryIO, wanted: Wanted) -> Iterator[Row]:
     for name, known in ((wanted.smiles, "smiles"), (wanted.ids, "name"), *((target, "") for target in wanted.targets)):
         if name not in (None, known):
-            raise ValueError(f"no column {name!r}; a .smi file has SMILES and names only, labels need a .csv")
+            raise ValueError(
+                f"no column {name!r}; a .smi file has SMILES and names only, labels need a .csv, .tsv, .sdf or .parquet"
+            )
     blank: list[int] = []  # they count only if something follows
     for line, text in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
         cells = text.split(maxsplit=1)
@@ -92,8 +94,10 @@ def _smi(file: BinaryIO, wanted: Wanted) -> Iterator[Row]:
             continue
         yield from (Row(number, "") for number in blank)
         blank.clear()
-        name = _EXTENSION.sub("", cells[1]).strip() if len(cells) > 1 else ""
-        yield Row(line, cells[0], name or None)
+        smiles, name = cells[0], cells[1] if len(cells) > 1 else ""
+        if extension := _EXTENSION.match(name):
+            smiles, name = f"{smiles} {extension[0]}", name[extension.end() :]
+        yield Row(line, smiles, name.strip() or None)
 
 
 def _cells(file: BinaryIO, wanted: Wanted, mark: str) -> Iterator[Row]:
@@ -108,6 +112,13 @@ def _cell_rows(file: BinaryIO, wanted: Wanted, mark: str) -> Iterator[Row]:
     # strict: else a quote that is not closed takes the rest of the file into one cell, unseen.
     reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True, delimiter=mark)
     header = next(reader, [])
+    other = next((one for one in ",;\t|" if one != mark and one in "".join(header)), "")
+    if len(header) == 1 and other and (wanted.smiles or "smiles") not in header:
+        raise ValueError(
+            f"no column {wanted.smiles or 'smiles'!r}; cells seem to be separated by {other!r} here, in a .csv they "
+            "are by commas, in a .tsv by tabs: save it so, or give it the other ending. The first line: "
+            f"{header[0]!r:.200}"
+        )
     smiles, ids, targets = _columns(wanted, header)
     blank: list[int] = []
     line = reader.line_num + 1
@@ -150,13 +161,10 @@ def _column(name: str, header: Sequence[str]) -> int:
         shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
         lower = {column.strip().lower(): column for column in header}
         wanted = name.strip().lower()
-        close = difflib.get_close_matches(wanted, lower, n=1) or [column for column in lower if wanted in column]
+        close = difflib.get_close_matches(wanted, lower, n=1) or [
+            column for column in lower if wanted in re.split(r"[\W_]+", column)
+        ]
         hint = f", did you mean {lower[close[0]]!r}?" if close else ""
-        if len(header) == 1 and (other := next((mark for mark in ",;\t|" if mark in header[0]), "")):
-            raise ValueError(
-                f"no column {name!r}; cells seem to be separated by {other!r} here, in a .csv they are by commas, in a "
-                f".tsv by tabs: save it so, or give it the other ending. The first line: {header[0]!r:.200}"
-            )
         raise ValueError(f"no column {name!r}{hint or ';'} columns: {shown or 'none, the file is empty'}")
     if list(header).count(name) > 1:
         raise ValueError(f"column {name!r} stands there {list(header).count(name)} times; rename all but one")

@@ -223,9 +223,15 @@ def test_a_long_cell_is_read_and_underscores_are_no_numbers(tmp_path, monkeypatc
 
 
 def test_an_extension_behind_the_smiles_is_no_name(tmp_path):
-    text = "C[C@H](F)O |&1:1| one two\nCCO |$a;b;c$|\nCC\t|x|\tthree\nCO a|b|\n"
+    text = "C[C@H](F)O |&1:1| one two\nCCO |$a;b;c$|\nCC\t|^1:0|\tthree\nCO a|b|\n"
     (block,) = read_blocks(write(tmp_path, text, "a.smi"))
-    assert block.ids == ["one two", None, "three", "a|b|"] and block.smiles == ["C[C@H](F)O", "CCO", "CC", "CO"]
+    assert block.ids == ["one two", None, "three", "a|b|"]
+    assert block.smiles == ["C[C@H](F)O |&1:1|", "CCO |$a;b;c$|", "CC |^1:0|", "CO"]
+    store, rejected = read_molecules(tmp_path / "a.smi", features="ogb")
+    table = "smiles\n" + "".join(f'"{text}"\n' for text in block.smiles)
+    same, _ = read_molecules(write(tmp_path, table), features="ogb")
+    assert not rejected and torch.equal(store.x, same.x)  # a radical too
+    assert not torch.equal(store.x, molecules_to_store(["C[C@H](F)O", "CCO", "CC", "CO"], features="ogb")[0].x)
 
 
 def test_true_and_false_are_classes(tmp_path):
@@ -235,6 +241,16 @@ def test_true_and_false_are_classes(tmp_path):
     pq.write_table(pa.table({"smiles": ["CC", "CCO"], "y": [True, False]}), tmp_path / "a.parquet")
     (block,) = read_blocks(tmp_path / "a.parquet", targets=["y"])
     assert block.y[:, 0].tolist() == [1.0, 0.0]
+
+
+def test_names_of_single_columns_are_no_separators(tmp_path):
+    pq.write_table(pa.table({"SMILES, canonical": ["CC"]}), tmp_path / "a.parquet")
+    path = write(tmp_path, '"SMILES, canonical"\n"CC"\n')
+    for one in (tmp_path / "a.parquet", path):
+        with pytest.raises(ValueError, match=r"no column 'smiles', did you mean 'SMILES, canonical'\? columns"):
+            read_molecules(one)
+    with pytest.raises(ValueError, match=r"no column 'y'; columns: smiles, assay_id, toxicity"):
+        read_molecules(write(tmp_path, "smiles,assay_id,toxicity\nCC,1,1\n"), targets=["y"])
 
 
 def test_tabs_in_a_csv_and_commas_in_a_tsv_are_told(tmp_path):
