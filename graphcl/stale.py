@@ -23,7 +23,17 @@ READERS = {  # of a data set's kind
     "molecule": ("molecules", "molecule_files", "molecule_formats", "labels", "scaffolds"),
     "ogb": ("ogb", "molecules", "molecule_files", "molecule_formats", "labels", "scaffolds"),
 }
-DATA = ("sources", "store", "store_file", "_native", "pyg", "loaders", "splits", "features")  # of every data set
+DATA = (
+    "sources",
+    "store",
+    "store_file",
+    "locked_folder",
+    "_native",
+    "pyg",
+    "loaders",
+    "splits",
+    "features",
+)  # of every data set
 OF_SMILES = tuple(name for name, baseline in BASELINES.items() if baseline.needs_smiles)
 SCORERS = {  # files of a protocol, by how its name begins
     "linear": ("probe",),
