@@ -34,7 +34,7 @@ from graphcl.evaluate.scores import METRICS, NAMES, PLAIN, RANKED, Scores
 from graphcl.evaluate.tasks import VALUE_METRICS, Judged
 from graphcl.hub import Pretrained, PretrainedConfig
 from graphcl.molecule_tables import TableWriter
-from graphcl.predictor import Ensembled, Predictor, everything, train_predictor
+from graphcl.predictor import Ensembled, Predictor, train_predictor, training_hash
 from graphcl.runlog import write_environment
 from graphcl.trainings import check_there, key_of
 
@@ -230,7 +230,7 @@ def tune(
     taken, earlier = 0, 0.0
     if keep is not None:
         on = torch.device(device or "cpu")
-        same = [everything(one, assay.store, parts, metric, assay.targets, settings, on) for one in starts.values()]
+        same = [training_hash(one, assay.store, parts, metric, assay.targets, settings, on) for one in starts.values()]
         check_there(keep, {key_of(one, seed) for one in same for seed in seeds})
     for name, start in starts.items():
         told = None if tell is None else (lambda seed, epoch, judged, name=name: tell(name, seed, epoch, judged))

@@ -195,7 +195,7 @@ def train_predictor(
     task = make_task(source.y, len(source), split, metric, "the split", device, names)
     warn_of_slow_bf16(settings.precision, device.type)
     trained, taken, earlier = [], 0, 0.0
-    same = "" if keep is None else everything(start, source, split, metric, names, settings, device)
+    same = "" if keep is None else training_hash(start, source, split, metric, names, settings, device)
     for seed in seeds:
         if isinstance(start, Pretrained):
             encoder = start.encoder
@@ -250,7 +250,7 @@ def train_predictor(
     return predictor, Ensembled(scores, _together(trained, task), best, tested, taken, earlier, stopped)
 
 
-def everything(
+def training_hash(
     start: Pretrained | PretrainedConfig,
     source: GraphStore,
     split: Split,
